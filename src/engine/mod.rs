@@ -1,14 +1,38 @@
 //! The engine: the only decisions. Pure: no clock, no syscall, no I/O.
+//!
+//! [`Engine::handle`] takes one input, lets the one instance that it is about move (`life`, `stop`), then
+//! settles: everything that depends on what moved is looked at until nothing moves any more (`order`), who
+//! waits for an outcome is answered (`requests`), and a shutdown goes on (`ending`).
 
+mod backoff;
+mod ending;
+mod events;
 mod input;
+mod instance;
+mod life;
+mod order;
+mod probes;
+mod random;
+mod reload;
+mod requests;
+mod show;
+mod stop;
 mod time;
 pub mod view;
+mod words;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::Plan;
-use crate::unit::Name;
+use crate::unit::{Name, Signal, Unit};
+
+use ending::Ending;
+use events::Events;
+use instance::{Instance, Step};
+use random::Random;
+use requests::Request;
 
 pub use input::*;
 pub use time::{Mono, Time, Wall};
@@ -51,57 +75,168 @@ pub struct Facts {
 /// The state of everything that uphold supervises.
 pub struct Engine {
     settings: Settings,
+    plan: Arc<Plan>,
+    instances: BTreeMap<Name, Instance>,
+    events: Events,
+    random: Random,
+    /// The last run number given out.
+    runs: u64,
+    /// Who waits for an outcome.
+    requests: BTreeMap<Ticket, Request>,
+    /// A shutdown, once it has begun.
+    ending: Option<Ending>,
+    /// Signals for a COMMAND that is being spawned.
+    forwards: Vec<Signal>,
+    /// When COMMAND's time is over.
+    command_until: Option<Mono>,
+    /// To be looked at before the input is done with.
+    dirty: BTreeSet<Name>,
+    /// Was looked at, and whoever waits for it has not been told.
+    touched: BTreeSet<Name>,
+    /// Each instance's deadline.
+    deadlines: BTreeSet<(Mono, Name)>,
+    /// Stops that wait for others to stop first.
+    holding: BTreeSet<Name>,
 }
 
 impl Engine {
     /// An engine that supervises nothing yet.
     pub fn new(settings: Settings) -> Engine {
-        Engine { settings }
+        Engine {
+            random: Random::new(settings.seed),
+            settings,
+            plan: Arc::default(),
+            instances: BTreeMap::new(),
+            events: Events::default(),
+            runs: 0,
+            requests: BTreeMap::new(),
+            ending: None,
+            forwards: Vec::new(),
+            command_until: None,
+            dirty: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            holding: BTreeSet::new(),
+        }
     }
 
     /// Takes one input and appends what is to be done.
-    pub fn handle(&mut self, _now: Time, _input: Input, _effects: &mut Vec<Effect>) {
-        let _ = &self.settings;
-        todo!()
+    pub fn handle(&mut self, now: Time, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Tick => self.tick(now, effects),
+            Input::Spawned { instance, run, pid } => {
+                self.step(now, effects, &instance, |instance, step| instance.spawned(step, run, pid));
+                self.forward_waiting(effects, &instance);
+            }
+            Input::SpawnFailed { instance, run, failure } => {
+                self.step(now, effects, &instance, |instance, step| {
+                    instance.spawn_failed(step, run, failure)
+                });
+            }
+            Input::Exited { instance, run, exit } => {
+                self.step(now, effects, &instance, |instance, step| instance.exited(step, run, exit));
+            }
+            Input::Left { instance, run, pids } => {
+                self.step(now, effects, &instance, |instance, step| instance.left(step, run, pids));
+            }
+            Input::Emptied { instance, run } => {
+                self.step(now, effects, &instance, |instance, step| instance.emptied(step, run));
+            }
+            Input::Probed { instance, run, kind, outcome } => {
+                self.step(now, effects, &instance, |instance, step| {
+                    instance.probed(step, run, kind, &outcome)
+                });
+            }
+            Input::Notice { instance, reason, warning, message } => {
+                let kind = if warning { EventKind::Warning } else { EventKind::Normal };
+                self.step(now, effects, &instance, |instance, step| {
+                    step.event(&instance.name, kind, reason, &message);
+                });
+            }
+            Input::Load { plan, update, ticket } => self.load(now, effects, plan, update, ticket),
+            Input::Command { verb, instances, timeout, wait, ticket } => {
+                self.command(now, effects, verb, instances, timeout, wait, ticket);
+            }
+            Input::Shutdown => self.shut_down(now, effects),
+            Input::Forward(signal) => self.forward(now, effects, signal),
+            Input::Childless => self.childless(effects),
+        }
+        self.settle(now, effects);
+    }
+
+    fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let due: Vec<Name> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now.mono)
+            .map(|(_, name)| name.clone())
+            .collect();
+        for name in due {
+            self.step(now, effects, &name, |instance, step| instance.advance(step));
+        }
+        self.tick_ending(now, effects);
+    }
+
+    /// Lets one instance move. All that happens to an instance goes through here, so that it is looked at
+    /// again afterwards.
+    fn step(
+        &mut self,
+        now: Time,
+        effects: &mut Vec<Effect>,
+        name: &Name,
+        act: impl FnOnce(&mut Instance, &mut Step),
+    ) {
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        let mut step = Step {
+            now,
+            settings: &self.settings,
+            effects,
+            events: &mut self.events,
+            random: &mut self.random,
+            runs: &mut self.runs,
+        };
+        act(instance, &mut step);
+        self.dirty.insert(name.clone());
     }
 
     /// When [`Input::Tick`] is due at the latest; `None`: never.
     pub fn next_deadline(&self) -> Option<Mono> {
-        todo!()
+        let instances = self.deadlines.first().map(|(at, _)| *at);
+        let requests = self.requests.values().filter_map(|request| self.request_deadline(request)).min();
+        [instances, requests, self.ending_deadline(), self.command_until].into_iter().flatten().min()
     }
 
     /// The names of all instances, in order.
     pub fn instances(&self) -> Vec<Name> {
-        todo!()
+        self.instances.keys().cloned().collect()
     }
 
     /// The plan in effect.
     pub fn plan(&self) -> &Arc<Plan> {
-        todo!()
+        &self.plan
     }
 
-    /// One instance as the API shows it.
-    pub fn view(&self, _now: Time, _instance: &Name, _facts: Facts) -> Option<View> {
-        todo!()
+    /// A shutdown has begun: nothing is started or loaded any more.
+    pub fn shutting_down(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// The run of this instance that the host has or had last.
-    pub fn run(&self, _instance: &Name) -> Option<Run> {
-        todo!()
+    pub fn run(&self, instance: &Name) -> Option<Run> {
+        self.instances.get(instance)?.last_run
+    }
+
+    /// The unit in effect for this instance: as its process was started, with the live keys of what was
+    /// loaded last.
+    pub fn unit(&self, instance: &Name) -> Option<&Arc<Unit>> {
+        self.instances.get(instance).map(|instance| &instance.unit)
     }
 
     /// Events with a `seq` above `since`, of one unit or of all, oldest first.
-    pub fn events(&self, _unit: Option<&Name>, _since: u64) -> Vec<Event> {
-        todo!()
-    }
-
-    /// What a `Load` of this plan would change.
-    pub fn preview(&self, _plan: &Plan, _update: bool) -> Changes {
-        todo!()
-    }
-
-    /// What else a stop or restart of these stops: those that require them, directly or not, and run.
-    pub fn dependents(&self, _instances: &[Name]) -> Vec<Name> {
-        todo!()
+    pub fn events(&self, unit: Option<&Name>, since: u64) -> Vec<Event> {
+        self.events.list(unit, since)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,11 @@ impl Wall {
         self.0
     }
 
+    /// So much later, as far as the calendar goes.
+    pub fn after(self, length: Duration) -> Wall {
+        Wall(self.0.checked_add(length).unwrap_or(jiff::Timestamp::MAX))
+    }
+
     /// From `earlier` to here, zero if that is later.
     pub fn since(self, earlier: Wall) -> Duration {
         Duration::try_from(self.0.duration_since(earlier.0)).unwrap_or_default()

@@ -63,6 +63,21 @@ impl Loaded {
         todo!()
     }
 
+    /// A problem with the key at this path (`requires`), or with one item of its list, at the place where
+    /// that was written (drop-ins included); without a place, of the unit's file.
+    pub fn problem(
+        &self,
+        severity: Severity,
+        _key: &str,
+        _item: Option<&str>,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
+        let file = self.files.first().cloned().unwrap_or_default();
+        let unit = Some(self.unit.name.clone());
+        Problem { severity, file, at: None, line: None, width: 1, message, help, unit }
+    }
+
     /// Where the key at this path (`restart.delay`) was written, as `web.toml:7:1`.
     pub fn place(&self, _key: &str) -> Option<String> {
         todo!()

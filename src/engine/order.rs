@@ -1,0 +1,326 @@
+//! What instances mean to one another: who waits for whom, who goes before whom (DESIGN section 5,
+//! "Dependencies").
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use super::input::Effect;
+use super::instance::{Face, Idle, Instance, Next, Phase, State, Step, Waiting};
+use super::time::Time;
+use super::view::Wanted;
+use crate::plan::Planned;
+use crate::unit::{Kind, Name};
+
+/// What others make of an instance.
+#[derive(Debug, PartialEq, Eq)]
+enum Move {
+    /// It stays as it is.
+    Stay,
+    /// Nothing is in its way.
+    Start,
+    /// Something is.
+    Wait(Waiting),
+    /// What it requires is gone: it stops, and waits.
+    Leave,
+    /// All that had to stop before it has.
+    Release,
+}
+
+impl Engine {
+    /// Looks at everything that was touched, and at everything that this touches, until nothing moves.
+    pub(super) fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        loop {
+            while let Some(name) = self.dirty.pop_first() {
+                self.settle_one(now, effects, &name);
+                self.touched.insert(name);
+            }
+            self.check_requests(now, effects);
+            self.advance_ending(now, effects);
+            if self.dirty.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn settle_one(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
+        loop {
+            let moved = self.look(name);
+            let stays = matches!(&moved, Move::Stay | Move::Wait(_));
+            self.step(now, effects, name, |instance, step| instance.go(step, moved));
+            if stays {
+                break;
+            }
+        }
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        let (before, face) = (instance.shown, instance.face());
+        instance.shown = face;
+        let ended = std::mem::take(&mut instance.final_end);
+        let forgotten = instance.removed && is_at_rest(&instance.state);
+        let (status, on_end) = (instance.status(), instance.unit.on_end);
+        self.index(name);
+        if before != face {
+            let dependents = self.plan.units().get(name).map(|planned| planned.dependents.clone());
+            self.dirty.extend(dependents.unwrap_or_default());
+            if (before.occupied, before.stopping) != (face.occupied, face.stopping) {
+                self.dirty.extend(self.holding.iter().cloned());
+            }
+        }
+        if ended {
+            self.ended_for_good(now, effects, on_end, status);
+        }
+        if forgotten {
+            self.forget(name, effects);
+        }
+    }
+
+    /// Puts the instance's deadline and hold into the engine's indexes: the only place that does.
+    fn index(&mut self, name: &Name) {
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        let deadline = instance.deadline();
+        if deadline != instance.indexed {
+            if let Some(old) = instance.indexed {
+                self.deadlines.remove(&(old, name.clone()));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, name.clone()));
+            }
+            instance.indexed = deadline;
+        }
+        if is_holding(&instance.state) {
+            self.holding.insert(name.clone());
+        } else {
+            self.holding.remove(name);
+        }
+    }
+
+    fn forget(&mut self, name: &Name, effects: &mut Vec<Effect>) {
+        self.instances.remove(name);
+        self.holding.remove(name);
+        self.deadlines.retain(|(_, other)| other != name);
+        self.events.forget(name);
+        effects.push(Effect::Forget { instance: name.clone() });
+    }
+
+    fn look(&self, name: &Name) -> Move {
+        let Some(instance) = self.instances.get(name) else { return Move::Stay };
+        match &instance.state {
+            State::Waiting(_) if self.ending.is_some() => Move::Stay,
+            State::Waiting(waiting) => match self.obstacle(name) {
+                None => Move::Start,
+                Some((on, blocked)) => {
+                    Move::Wait(Waiting { on: Some(on), blocked, stopped: waiting.stopped })
+                }
+            },
+            State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => {
+                let requires =
+                    self.planned(name).map(|planned| planned.requires.as_slice()).unwrap_or_default();
+                if requires.iter().any(|required| self.shown(required).gone) {
+                    Move::Leave
+                } else {
+                    Move::Stay
+                }
+            }
+            State::Stopping(stopping) if stopping.phase == Phase::Holding => {
+                if self.is_held(name) {
+                    Move::Stay
+                } else {
+                    Move::Release
+                }
+            }
+            State::Inactive(_) | State::Stopping(_) | State::Failed(_) | State::Completed => Move::Stay,
+        }
+    }
+
+    /// What the files say of it, unless they are gone.
+    fn planned(&self, name: &Name) -> Option<&Planned> {
+        self.plan.units().get(name)
+    }
+
+    fn shown(&self, name: &Name) -> Face {
+        self.instances.get(name).map(Instance::face).unwrap_or_default()
+    }
+
+    /// The first dependency that a start has to wait for, and whether that cannot come by itself.
+    fn obstacle(&self, name: &Name) -> Option<(Name, bool)> {
+        let planned = self.planned(name)?;
+        let required = |name: &&Name| !self.shown(name).up;
+        let wanted = |name: &&Name| {
+            let face = self.shown(name);
+            !face.up && !face.settled
+        };
+        let starting = |name: &&Name| {
+            self.instances.get(*name).is_some_and(|instance| instance.wanted == Wanted::Up) && wanted(name)
+        };
+        // What cannot come is the better answer to "why is it not up".
+        let blocked = planned.requires.iter().find(|name| required(name) && self.shown(name).blocked);
+        let first = blocked
+            .or_else(|| planned.requires.iter().find(required))
+            .or_else(|| planned.wants.iter().find(wanted))
+            .or_else(|| planned.after.iter().find(starting))?;
+        Some((first.clone(), blocked.is_some()))
+    }
+
+    /// Whether something has to stop before this one may be told to. It is looked for through what has
+    /// nothing to stop, as a group or a oneshot: the order of a stop is the reverse of that of the start.
+    fn is_held(&self, name: &Name) -> bool {
+        let mut seen = BTreeSet::from([name]);
+        let mut ahead = vec![name];
+        while let Some(via) = ahead.pop() {
+            let gone = self.shown(via).gone;
+            for dependent in self.planned(via).map(|planned| &planned.dependents).into_iter().flatten() {
+                let face = self.shown(dependent);
+                let requires =
+                    || self.planned(dependent).is_some_and(|planned| planned.requires.contains(via));
+                if face.occupied && (face.stopping || (gone && requires())) {
+                    return true;
+                }
+                if !face.occupied && seen.insert(dependent) {
+                    ahead.push(dependent);
+                }
+            }
+        }
+        false
+    }
+
+    /// Wants these up, and with them all that they require or want, and theirs.
+    ///
+    /// `asked`: an operator names them; else autostart does. A dependency that has completed is not run
+    /// again, and one in backoff is not hurried.
+    pub(super) fn activate(&mut self, now: Time, effects: &mut Vec<Effect>, names: &[Name]) {
+        let mut seen: BTreeSet<Name> = names.iter().cloned().collect();
+        let mut ahead: Vec<(Name, bool)> = names.iter().map(|name| (name.clone(), true)).collect();
+        while let Some((name, named)) = ahead.pop() {
+            if let Some(planned) = self.planned(&name) {
+                for dependency in planned.requires.iter().chain(&planned.wants) {
+                    if seen.insert(dependency.clone()) {
+                        ahead.push((dependency.clone(), false));
+                    }
+                }
+            }
+            self.step(now, effects, &name, |instance, step| instance.want_up(step, named));
+        }
+    }
+
+    /// What else a stop or restart of these stops: those that require them, directly or not, and run.
+    pub fn dependents(&self, instances: &[Name]) -> Vec<Name> {
+        let mut found = BTreeSet::new();
+        let mut ahead = instances.to_vec();
+        while let Some(via) = ahead.pop() {
+            for dependent in self.planned(&via).map(|planned| &planned.dependents).into_iter().flatten() {
+                let requires = self.planned(dependent).is_some_and(|planned| planned.requires.contains(&via));
+                let runs = self.instances.get(dependent).is_some_and(|instance| instance.is_live());
+                if requires && runs && found.insert(dependent.clone()) {
+                    ahead.push(dependent.clone());
+                }
+            }
+        }
+        found.into_iter().filter(|name| !instances.contains(name)).collect()
+    }
+}
+
+fn is_at_rest(state: &State) -> bool {
+    match state {
+        State::Inactive(_) | State::Failed(_) | State::Completed => true,
+        State::Waiting(_)
+        | State::Starting(_)
+        | State::Running(_)
+        | State::Assembled
+        | State::Stopping(_)
+        | State::Backoff(_) => false,
+    }
+}
+
+fn is_holding(state: &State) -> bool {
+    matches!(state, State::Stopping(stopping) if stopping.phase == Phase::Holding)
+}
+
+impl Instance {
+    /// It runs, or is about to again by itself.
+    pub(super) fn is_live(&self) -> bool {
+        match &self.state {
+            State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => true,
+            State::Inactive(_)
+            | State::Waiting(_)
+            | State::Stopping(_)
+            | State::Failed(_)
+            | State::Completed => false,
+        }
+    }
+
+    fn go(&mut self, step: &mut Step, moved: Move) {
+        match moved {
+            Move::Stay => {}
+            Move::Start => self.start(step),
+            Move::Wait(waiting) => self.state = State::Waiting(waiting),
+            Move::Leave => self.ask_stop(step, Next::Again),
+            Move::Release => self.release(step),
+        }
+    }
+
+    /// It is wanted up: `named` by an operator or autostart, else because something named depends on it.
+    fn want_up(&mut self, step: &mut Step, named: bool) {
+        if self.masked {
+            return;
+        }
+        self.wanted = Wanted::Up;
+        match &mut self.state {
+            State::Inactive(_) | State::Failed(_) => self.begin(step),
+            State::Completed if named || self.unit.kind != Kind::Oneshot => self.begin(step),
+            State::Backoff(_) if named => self.begin(step),
+            State::Stopping(stopping) => {
+                if named || matches!(stopping.next, Next::Inactive(_)) {
+                    self.backoff.reset();
+                    self.tried = false;
+                    stopping.next = Next::Again;
+                }
+            }
+            State::Completed
+            | State::Backoff(_)
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running(_)
+            | State::Assembled => {}
+        }
+    }
+
+    fn begin(&mut self, step: &mut Step) {
+        self.backoff.reset();
+        self.tried = false;
+        self.enter(step.now, State::Waiting(Waiting::default()));
+    }
+
+    /// An operator's restart: what runs is stopped first.
+    pub(super) fn restart(&mut self, step: &mut Step) {
+        self.backoff.reset();
+        self.tried = false;
+        match &self.state {
+            State::Starting(_) | State::Running(_) | State::Assembled | State::Stopping(_) => {
+                self.ask_stop(step, Next::Again);
+            }
+            State::Inactive(_)
+            | State::Waiting(_)
+            | State::Backoff(_)
+            | State::Failed(_)
+            | State::Completed => {}
+        }
+    }
+
+    /// An operator's reset: backoff, the run of restarts and `failed` are forgotten.
+    pub(super) fn reset(&mut self, step: &mut Step) {
+        self.backoff.reset();
+        match &self.state {
+            State::Backoff(_) => self.enter(step.now, State::Waiting(Waiting::default())),
+            State::Failed(_) => {
+                self.wanted = Wanted::Down;
+                self.enter(step.now, State::Inactive(Idle::Reset));
+            }
+            State::Inactive(_)
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running(_)
+            | State::Assembled
+            | State::Stopping(_)
+            | State::Completed => {}
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! New files: the first plan, `daemon-reload` and `update`.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::input::{Answer, Effect, Ticket};
+use super::instance::{Idle, Instance, Next, State, Step};
+use super::time::Time;
+use super::view::{Changes, Wanted};
+use crate::plan::{self, Change, Plan, Planned};
+use crate::unit::{Name, Unit};
+
+impl Engine {
+    /// What a `Load` of this plan would change.
+    pub fn preview(&self, plan: &Plan, update: bool) -> Changes {
+        let mut changes = Changes::default();
+        for (name, planned) in plan.units() {
+            match self.instances.get(name) {
+                Some(instance) => instance.preview(planned, update, &mut changes),
+                None => {
+                    changes.added.push(name.clone());
+                    if planned.loaded.unit.autostart && !planned.loaded.masked {
+                        changes.started.push(name.clone());
+                    }
+                }
+            }
+        }
+        for (name, instance) in self.instances.iter().filter(|(name, _)| !plan.units().contains_key(*name)) {
+            changes.removed.push(name.clone());
+            if update && instance.occupies() {
+                changes.stopped.push(name.clone());
+            }
+        }
+        changes
+    }
+
+    pub(super) fn load(
+        &mut self,
+        now: Time,
+        effects: &mut Vec<Effect>,
+        plan: Arc<Plan>,
+        update: bool,
+        ticket: Option<Ticket>,
+    ) {
+        let changes = if self.ending.is_some() { Changes::default() } else { self.preview(&plan, update) };
+        if self.ending.is_none() {
+            self.apply(now, effects, plan, &changes);
+        }
+        if let Some(ticket) = ticket {
+            effects.push(Effect::Answer { ticket, answer: Answer::Loaded(changes) });
+        }
+    }
+
+    fn apply(&mut self, now: Time, effects: &mut Vec<Effect>, plan: Arc<Plan>, changes: &Changes) {
+        self.plan = plan.clone();
+        for (name, planned) in plan.units() {
+            let loaded = &planned.loaded;
+            if !self.instances.contains_key(name) {
+                let new = Instance::new(now, loaded.unit.clone(), loaded.masked);
+                self.instances.insert(name.clone(), new);
+            }
+            self.step(now, effects, name, |instance, step| {
+                instance.removed = false;
+                instance.masked = loaded.masked;
+                instance.read_again(step, &loaded.unit);
+            });
+        }
+        for name in &changes.removed {
+            self.step(now, effects, name, |instance, step| {
+                instance.removed = true;
+                if let State::Waiting(_) = instance.state {
+                    instance.ask_stop(step, Next::Inactive(Idle::Removed));
+                }
+            });
+        }
+        for name in &changes.stopped {
+            self.step(now, effects, name, |instance, step| {
+                let idle = if instance.masked { Idle::Masked } else { Idle::Removed };
+                instance.wanted = Wanted::Down;
+                instance.ask_stop(step, Next::Inactive(idle));
+            });
+        }
+        for name in &changes.restarted {
+            self.step(now, effects, name, |instance, step| instance.restart(step));
+        }
+        self.activate(now, effects, &changes.started);
+        self.activate(now, effects, &changes.restarted);
+    }
+}
+
+impl Instance {
+    /// Something of it would have to stop.
+    fn occupies(&self) -> bool {
+        match &self.state {
+            State::Starting(_)
+            | State::Running(_)
+            | State::Assembled
+            | State::Stopping(_)
+            | State::Backoff(_)
+            | State::Waiting(_) => true,
+            State::Inactive(_) | State::Failed(_) | State::Completed => false,
+        }
+    }
+
+    /// It has a process, or stands for some: what was changed may have to wait for the next.
+    fn is_set(&self) -> bool {
+        self.life().is_some() || matches!(self.state, State::Assembled)
+    }
+
+    fn preview(&self, planned: &Planned, update: bool, changes: &mut Changes) {
+        let name = || self.name.clone();
+        let new = &planned.loaded.unit;
+        let change = plan::compare(self.pending.as_ref().unwrap_or(&self.unit), new);
+        let needs_restart = self.is_set() && plan::compare(&self.unit, new) == Change::Restart;
+        if planned.loaded.masked && !self.masked {
+            changes.removed.push(name());
+            if update && self.occupies() {
+                changes.stopped.push(name());
+            }
+            return;
+        }
+        if self.masked && !planned.loaded.masked {
+            changes.added.push(name());
+            if new.autostart && matches!(self.state, State::Inactive(_)) {
+                changes.started.push(name());
+            }
+            return;
+        }
+        if needs_restart && update && self.wanted == Wanted::Up {
+            changes.restarted.push(name());
+        } else if needs_restart {
+            changes.restart_needed.push(name());
+        } else if change != Change::Same {
+            changes.applied.push(name());
+        }
+        if update && change != Change::Same {
+            match (&self.state, self.wanted) {
+                (State::Failed(_) | State::Backoff(_), Wanted::Up) => changes.started.push(name()),
+                (State::Inactive(Idle::NotAutostarted), Wanted::Down) if new.autostart => {
+                    changes.started.push(name());
+                }
+                (
+                    State::Failed(_)
+                    | State::Backoff(_)
+                    | State::Inactive(_)
+                    | State::Waiting(_)
+                    | State::Starting(_)
+                    | State::Running(_)
+                    | State::Assembled
+                    | State::Stopping(_)
+                    | State::Completed,
+                    Wanted::Up | Wanted::Down,
+                ) => {}
+            }
+        }
+    }
+
+    /// Its text was read again.
+    fn read_again(&mut self, step: &mut Step, new: &Arc<Unit>) {
+        if self.masked != matches!(self.state, State::Inactive(Idle::Masked))
+            && let State::Inactive(idle) = &mut self.state
+        {
+            *idle = if self.masked { Idle::Masked } else { Idle::NotAutostarted };
+        }
+        if self.masked {
+            return;
+        }
+        let in_effect = if self.is_set() { plan::live(&self.unit, new) } else { (**new).clone() };
+        self.pending = (in_effect != **new).then(|| new.clone());
+        if in_effect == *self.unit {
+            return;
+        }
+        self.unit = if self.pending.is_none() { new.clone() } else { Arc::new(in_effect) };
+        let (name, unit) = (self.name.clone(), self.unit.clone());
+        self.update_probes(step);
+        step.effect(Effect::Applied { instance: name, unit });
+        self.advance(step);
+    }
+
+    fn update_probes(&mut self, step: &mut Step) {
+        let unit = self.unit.clone();
+        let life = match &mut self.state {
+            State::Starting(life) | State::Running(life) => life,
+            State::Inactive(_)
+            | State::Waiting(_)
+            | State::Assembled
+            | State::Stopping(_)
+            | State::Backoff(_)
+            | State::Failed(_)
+            | State::Completed => return,
+        };
+        let Some(born) = &mut life.born else { return };
+        let cancelled = born.workers.update(&unit, step.now.mono);
+        let ready = born.workers.open && born.workers.ready() != Some(false);
+        life.cancel(&self.name, step, cancelled);
+        if ready && self.probes_decide() {
+            self.rise(step);
+        }
+    }
+}
+
+impl Changes {
+    /// Nothing is different.
+    pub fn is_empty(&self) -> bool {
+        let lists: [&Vec<Name>; 7] = [
+            &self.added,
+            &self.applied,
+            &self.restart_needed,
+            &self.removed,
+            &self.started,
+            &self.restarted,
+            &self.stopped,
+        ];
+        lists.iter().all(|list| list.is_empty())
+    }
+}

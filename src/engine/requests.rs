@@ -1,0 +1,398 @@
+//! What operators ask for, and when it has come about or cannot any more.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::input::{Answer, Effect, Exit, Goal, Run, Ticket, Verb};
+use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State};
+use super::time::{Mono, Time};
+use super::view::{Done, DoneResult, Wanted};
+use super::words;
+use crate::unit::{Kind, Name, Scope};
+
+/// How long a simple unit without probes is watched after its start.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A command whose answer is due.
+#[derive(Debug)]
+pub(super) struct Request {
+    items: Vec<Item>,
+    /// When it is answered at the latest.
+    until: Option<Mono>,
+}
+
+/// One instance of a command.
+#[derive(Debug)]
+struct Item {
+    name: Name,
+    hope: Hope,
+    also: Vec<Name>,
+    done: Option<Done>,
+}
+
+/// What an item waits for.
+#[derive(Debug, Clone)]
+enum Hope {
+    /// Nothing: it was over at once.
+    Said(DoneResult, String),
+    /// The answer does not wait: what has begun by the end of this input.
+    Begun,
+    /// Up, by a run that is newer than this one.
+    Up(Option<Run>),
+    /// Nothing of it left.
+    Down,
+    /// `ctl wait`.
+    Goal(Goal),
+}
+
+/// What has come of it, once something has.
+type Outcome = Option<(DoneResult, String)>;
+
+fn ok(message: impl Into<String>) -> Outcome {
+    Some((DoneResult::Ok, message.into()))
+}
+
+fn failed(message: impl Into<String>) -> Outcome {
+    Some((DoneResult::Failed, message.into()))
+}
+
+impl Engine {
+    /// An operator's command.
+    #[allow(clippy::too_many_arguments, reason = "the fields of one input")]
+    pub(super) fn command(
+        &mut self,
+        now: Time,
+        effects: &mut Vec<Effect>,
+        verb: Verb,
+        names: Vec<Name>,
+        timeout: Option<Duration>,
+        wait: bool,
+        ticket: Ticket,
+    ) {
+        let also = match verb {
+            Verb::Stop | Verb::Restart => self.dependents(&names),
+            Verb::Start | Verb::Reset | Verb::Signal(_) | Verb::Wait(_) => Vec::new(),
+        };
+        let limit = self.default_limit(verb, &names);
+        let mut items: Vec<Item> = names
+            .iter()
+            .map(|name| {
+                let hope = self.ask(effects, verb, name);
+                let hope = match hope {
+                    Hope::Said(..) => hope,
+                    Hope::Begun | Hope::Up(_) | Hope::Down | Hope::Goal(_) if wait => hope,
+                    Hope::Begun | Hope::Up(_) | Hope::Down | Hope::Goal(_) => Hope::Begun,
+                };
+                Item { name: name.clone(), hope, also: also.clone(), done: None }
+            })
+            .collect();
+        for item in &mut items {
+            if let Hope::Said(result, message) = &item.hope {
+                item.done = self.done(&item.name, *result, message.clone(), item.also.clone());
+            }
+        }
+        let open: Vec<Name> =
+            items.iter().filter(|item| item.done.is_none()).map(|item| item.name.clone()).collect();
+        self.act(now, effects, verb, &open);
+        self.touched.extend(names);
+        let until = timeout.or(limit).map(|limit| now.mono + limit);
+        self.requests.insert(ticket, Request { items, until });
+    }
+
+    /// How long the answer may take where nobody said: `start_timeout`, and the stop before a restart.
+    fn default_limit(&self, verb: Verb, names: &[Name]) -> Option<Duration> {
+        let units = || names.iter().filter_map(|name| self.unit(name));
+        match verb {
+            Verb::Start => units().map(|unit| unit.start_timeout).max().flatten(),
+            Verb::Restart => {
+                let start = units().map(|unit| unit.start_timeout).max().flatten()?;
+                Some(start + units().map(|unit| unit.stop.timeout).max().unwrap_or_default())
+            }
+            Verb::Stop | Verb::Reset | Verb::Signal(_) | Verb::Wait(_) => None,
+        }
+    }
+
+    /// What to wait for, or what is over at once.
+    fn ask(&self, effects: &mut Vec<Effect>, verb: Verb, name: &Name) -> Hope {
+        let Some(instance) = self.instances.get(name) else {
+            return Hope::Said(DoneResult::Failed, "there is no such unit".to_owned());
+        };
+        let refused = |why: &str| Hope::Said(DoneResult::Failed, why.to_owned());
+        let starts = matches!(verb, Verb::Start | Verb::Restart | Verb::Reset);
+        if starts && self.ending.is_some() {
+            return refused("not started: uphold is shutting down");
+        }
+        if starts && instance.masked {
+            return refused(words::idle(Idle::Masked).1);
+        }
+        match verb {
+            Verb::Start => match (&instance.state, instance.wanted) {
+                (State::Running(life), Wanted::Up) => {
+                    let pid = life.born.as_ref().map(|born| born.pid).unwrap_or_default();
+                    Hope::Said(DoneResult::Ok, format!("already running, pid {pid}"))
+                }
+                (State::Assembled, Wanted::Up) => Hope::Said(DoneResult::Ok, "already up".to_owned()),
+                // This very start is what is waited for.
+                (State::Starting(life), _) => Hope::Up(Some(Run(life.run.0.saturating_sub(1)))),
+                (
+                    State::Inactive(_)
+                    | State::Waiting(_)
+                    | State::Running(_)
+                    | State::Assembled
+                    | State::Stopping(_)
+                    | State::Backoff(_)
+                    | State::Failed(_)
+                    | State::Completed,
+                    Wanted::Up | Wanted::Down,
+                ) => Hope::Up(instance.last_run),
+            },
+            Verb::Restart => Hope::Up(instance.last_run),
+            Verb::Stop => match &instance.state {
+                State::Inactive(_) => Hope::Said(DoneResult::Ok, "was not running".to_owned()),
+                State::Waiting(_)
+                | State::Starting(_)
+                | State::Running(_)
+                | State::Assembled
+                | State::Stopping(_)
+                | State::Backoff(_)
+                | State::Failed(_)
+                | State::Completed => Hope::Down,
+            },
+            Verb::Reset => Hope::Begun,
+            Verb::Wait(goal) => Hope::Goal(goal),
+            Verb::Signal(signal) => match instance.main() {
+                Some((life, born)) => {
+                    let (instance, run, to) = (name.clone(), life.run, Scope::Main);
+                    effects.push(Effect::Signal { instance, run, signal, to, cont: false });
+                    Hope::Said(DoneResult::Ok, format!("sent {} to pid {}", signal.name(), born.pid))
+                }
+                None => refused("not running: there is no process to send a signal to"),
+            },
+        }
+    }
+
+    fn act(&mut self, now: Time, effects: &mut Vec<Effect>, verb: Verb, names: &[Name]) {
+        match verb {
+            Verb::Start => self.activate(now, effects, names),
+            Verb::Restart => {
+                for name in names {
+                    self.step(now, effects, name, |instance, step| instance.restart(step));
+                }
+                self.activate(now, effects, names);
+            }
+            Verb::Stop => {
+                for name in names {
+                    self.step(now, effects, name, |instance, step| {
+                        instance.wanted = Wanted::Down;
+                        instance.ask_stop(step, Next::Inactive(Idle::StoppedByOperator));
+                    });
+                }
+            }
+            Verb::Reset => {
+                for name in names {
+                    self.step(now, effects, name, |instance, step| instance.reset(step));
+                }
+            }
+            Verb::Signal(_) | Verb::Wait(_) => {}
+        }
+    }
+
+    /// Answers whom the instances that were touched, or the time, give an outcome.
+    pub(super) fn check_requests(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let touched = std::mem::take(&mut self.touched);
+        let concerns = |request: &Request| {
+            self.request_deadline(request).is_some_and(|at| at <= now.mono)
+                || request.items.iter().any(|item| item.done.is_none() && touched.contains(&item.name))
+                || request.items.iter().all(|item| item.done.is_some())
+        };
+        let tickets: Vec<Ticket> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| concerns(request))
+            .map(|(ticket, _)| *ticket)
+            .collect();
+        for ticket in tickets {
+            let Some(mut request) = self.requests.remove(&ticket) else { continue };
+            let late = request.until.is_some_and(|until| until <= now.mono);
+            for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
+                let outcome = self
+                    .outcome(now, item)
+                    .or_else(|| late.then(|| (DoneResult::Timeout, self.why_not(now, &item.name))));
+                if let Some((result, message)) = outcome {
+                    item.done = self.done(&item.name, result, message, item.also.clone());
+                }
+            }
+            self.answer_or_keep(effects, ticket, request);
+        }
+    }
+
+    fn answer_or_keep(&mut self, effects: &mut Vec<Effect>, ticket: Ticket, mut request: Request) {
+        if request.items.iter().any(|item| item.done.is_none()) {
+            self.requests.insert(ticket, request);
+            return;
+        }
+        let done = request.items.iter_mut().filter_map(|item| item.done.take()).collect();
+        effects.push(Effect::Answer { ticket, answer: Answer::Done(done) });
+    }
+
+    /// uphold ends: whoever still waits is told.
+    pub(super) fn answer_all(&mut self, effects: &mut Vec<Effect>) {
+        for (ticket, mut request) in std::mem::take(&mut self.requests) {
+            for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
+                let message = "uphold has shut down".to_owned();
+                item.done = self.done(&item.name, DoneResult::Failed, message, item.also.clone());
+            }
+            self.answer_or_keep(effects, ticket, request);
+        }
+    }
+
+    fn done(&self, name: &Name, result: DoneResult, message: String, also: Vec<Name>) -> Option<Done> {
+        let instance = self.instances.get(name);
+        let state = instance.map_or(super::StateName::Inactive, Instance::state_name);
+        let pid = instance.and_then(Instance::main).map(|(_, born)| born.pid);
+        Some(Done { name: name.clone(), result, message, state, pid, also, output: Vec::new() })
+    }
+
+    /// When time alone may answer.
+    pub(super) fn request_deadline(&self, request: &Request) -> Option<Mono> {
+        let watch = |item: &Item| match (&item.hope, self.instances.get(&item.name).map(|found| &found.state))
+        {
+            (Hope::Up(after), Some(State::Running(life)))
+                if is_newer(life.run, *after) && item.done.is_none() =>
+            {
+                life.born.as_ref().map(|born| born.at.mono + WATCH)
+            }
+            (Hope::Said(..) | Hope::Begun | Hope::Up(_) | Hope::Down | Hope::Goal(_), _) => None,
+        };
+        request.items.iter().filter_map(watch).chain(request.until).min()
+    }
+
+    fn outcome(&self, now: Time, item: &Item) -> Outcome {
+        let Some(instance) = self.instances.get(&item.name) else {
+            return match item.hope {
+                Hope::Down | Hope::Goal(Goal::Stopped) => ok("stopped, and gone: its file is"),
+                Hope::Said(..) | Hope::Begun | Hope::Up(_) | Hope::Goal(_) => failed("gone: its file is"),
+            };
+        };
+        match &item.hope {
+            Hope::Said(result, message) => Some((*result, message.clone())),
+            Hope::Begun => ok(self.why_not(now, &item.name)),
+            Hope::Up(after) => self.came_up(now, instance, *after),
+            Hope::Down => self.came_down(now, instance),
+            Hope::Goal(goal) => self.came(now, instance, *goal),
+        }
+    }
+
+    fn came_up(&self, now: Time, instance: &Instance, after: Option<Run>) -> Outcome {
+        let why = || self.why_not(now, &instance.name);
+        if let Some(ended) = instance.ended.as_ref().filter(|ended| is_newer(ended.run, after)) {
+            match (instance.unit.kind, &ended.how) {
+                (Kind::Oneshot, How::Exit(_)) if matches!(instance.state, State::Completed) => {
+                    return ok(format!("completed: {}", words::ended(&instance.name, ended)));
+                }
+                (_, How::NotStarted(failure)) if failure.passing => {}
+                (Kind::Simple | Kind::Oneshot | Kind::Group, How::Exit(_) | How::NotStarted(_)) => {
+                    return failed(words::ended(&instance.name, ended));
+                }
+            }
+        }
+        match &instance.state {
+            State::Running(life) if is_newer(life.run, after) => up(now, instance, life),
+            State::Assembled => ok("up: all that it requires is"),
+            State::Stopping(stopping) if is_newer(stopping.life.run, after) => {
+                match (&stopping.phase, &stopping.ended) {
+                    (Phase::Looking { .. }, _) => None,
+                    (_, Some(ended)) => failed(words::ended(&instance.name, ended)),
+                    (_, None) if stopping.next != Next::Again => failed(why()),
+                    (_, None) => None,
+                }
+            }
+            State::Stopping(stopping) => match (&stopping.phase, stopping.next) {
+                (Phase::Unkillable { .. }, _) | (_, Next::Inactive(_)) => failed(why()),
+                (_, Next::Again | Next::Policy) => None,
+            },
+            State::Waiting(waiting) if waiting.blocked => failed(why()),
+            State::Inactive(_) | State::Failed(_) => failed(why()),
+            State::Completed
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running(_)
+            | State::Backoff(_) => None,
+        }
+    }
+
+    fn came_down(&self, now: Time, instance: &Instance) -> Outcome {
+        match &instance.state {
+            State::Inactive(_) => ok("stopped"),
+            State::Stopping(stopping) if matches!(stopping.phase, Phase::Unkillable { .. }) => {
+                failed(self.why_not(now, &instance.name))
+            }
+            State::Stopping(_)
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running(_)
+            | State::Assembled
+            | State::Backoff(_)
+            | State::Failed(_)
+            | State::Completed => match instance.wanted {
+                Wanted::Up if self.ending.is_none() => failed("overtaken: a later request starts it again"),
+                Wanted::Up | Wanted::Down => None,
+            },
+        }
+    }
+
+    fn came(&self, now: Time, instance: &Instance, goal: Goal) -> Outcome {
+        let why = || self.why_not(now, &instance.name);
+        let blocked = match &instance.state {
+            State::Inactive(_) | State::Failed(_) => true,
+            State::Completed => !instance.is_up(),
+            State::Waiting(waiting) => waiting.blocked,
+            State::Starting(_)
+            | State::Running(_)
+            | State::Assembled
+            | State::Stopping(_)
+            | State::Backoff(_) => false,
+        };
+        match goal {
+            Goal::Up if instance.is_up() => ok("up"),
+            Goal::Ready if instance.ready() == Some(true) => ok("ready"),
+            Goal::Ready if instance.unit.kind != Kind::Simple => {
+                failed("never ready: it is no service; wait for up instead")
+            }
+            Goal::Up | Goal::Ready if blocked => failed(why()),
+            Goal::Up | Goal::Ready => None,
+            Goal::Stopped | Goal::Failed => match &instance.state {
+                State::Failed(_) => ok(why()),
+                State::Inactive(_) | State::Completed if goal == Goal::Stopped => ok("stopped"),
+                State::Inactive(_) | State::Completed => failed(why()),
+                State::Waiting(_)
+                | State::Starting(_)
+                | State::Running(_)
+                | State::Assembled
+                | State::Stopping(_)
+                | State::Backoff(_) => None,
+            },
+        }
+    }
+}
+
+/// Up at last; without probes it is watched for a while.
+fn up(now: Time, instance: &Instance, life: &Life) -> Outcome {
+    let born = life.born.as_ref()?;
+    if !instance.probes_decide() && now.mono < born.at.mono + WATCH {
+        return None;
+    }
+    ok(format!("started, pid {}", born.pid))
+}
+
+fn is_newer(run: Run, after: Option<Run>) -> bool {
+    after.is_none_or(|after| run > after)
+}
+
+impl Ended {
+    /// It came to its end by an exit with success.
+    pub(super) fn succeeded(&self) -> bool {
+        matches!(self.how, How::Exit(Exit::Code(_) | Exit::Signal { .. }))
+            && self.reason == super::ExitReason::Completed
+    }
+}
