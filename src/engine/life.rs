@@ -277,6 +277,8 @@ impl Instance {
             step.warning(&self.name, "BackOff", &message);
         }
         self.enter(step.now, State::Backoff(Pause { until, counts }));
+        // The delay counts from the exit: cleaning up after it may have taken longer.
+        self.advance(step);
     }
 
     /// An attempt of a probe ended.

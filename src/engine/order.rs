@@ -28,6 +28,15 @@ enum Move {
 
 impl Engine {
     /// Looks at everything that was touched, and at everything that this touches, until nothing moves.
+    ///
+    /// It comes to an end whatever the units are. What is looked at here moves in three ways. It starts or
+    /// leaves by the faces of what it waits for alone, and those waits are free of cycles (the plan's
+    /// promise): so going up from what waits for nothing, each makes at most one such move for each change
+    /// of a face below it, and two for the same faces never, since a start asks that all it requires is up,
+    /// and a leave that one is gone, which no face is at once. It is released by those above it, once a stop
+    /// at most, and a release changes no face that a start or a leave looks at. All else that moves an
+    /// instance needs the host, the clock or an operator, that is another input; and a shutdown begins, goes
+    /// on to its next stage and ends once each.
     pub(super) fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             while let Some(name) = self.dirty.pop_first() {
@@ -51,6 +60,8 @@ impl Engine {
                 break;
             }
         }
+        // The steps above marked it, and it has just been looked at.
+        self.dirty.remove(name);
         let Some(instance) = self.instances.get_mut(name) else { return };
         let (before, face) = (instance.shown, instance.face());
         instance.shown = face;
