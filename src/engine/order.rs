@@ -20,6 +20,8 @@ enum Move {
     Start,
     /// Something is.
     Wait(Waiting),
+    /// It must not be started.
+    Mask,
     /// What it requires is gone: it stops, and waits.
     Leave,
     /// All that had to stop before it has.
@@ -115,6 +117,7 @@ impl Engine {
     fn look(&self, name: &Name) -> Move {
         let Some(instance) = self.instances.get(name) else { return Move::Stay };
         match &instance.state {
+            State::Waiting(_) | State::Backoff(_) if instance.masked => Move::Mask,
             State::Waiting(_) if self.ending.is_some() => Move::Stay,
             State::Waiting(waiting) => match self.obstacle(name) {
                 None => Move::Start,
@@ -263,6 +266,10 @@ impl Instance {
             Move::Stay => {}
             Move::Start => self.start(step),
             Move::Wait(waiting) => self.state = State::Waiting(waiting),
+            Move::Mask => {
+                self.wanted = Wanted::Down;
+                self.enter(step.now, State::Inactive(Idle::Masked));
+            }
             Move::Leave => self.ask_stop(step, Next::Again),
             Move::Release => self.release(step),
         }

@@ -38,9 +38,15 @@ fn probe(period: u64, failures: u32) -> Option<Arc<Probe>> {
 }
 
 fn plan(units: Vec<Unit>) -> Arc<Plan> {
+    plan_with_masked(units, &[])
+}
+
+fn plan_with_masked(units: Vec<Unit>, masked: &[&str]) -> Arc<Plan> {
     let mut set = Set::default();
     for unit in units {
-        set.units.insert(unit.name.clone(), Arc::new(Loaded::synthetic(unit)));
+        let mut loaded = Loaded::synthetic(unit);
+        loaded.masked = masked.contains(&loaded.unit.name.as_str());
+        set.units.insert(loaded.unit.name.clone(), Arc::new(loaded));
     }
     Arc::new(Plan::new(&set).unwrap().0)
 }
@@ -697,13 +703,24 @@ fn a_probe_that_changes_goes_on_from_what_was_published() {
 
 #[test]
 fn a_masked_unit_is_not_started_and_says_why() {
-    let mut set = Set::default();
-    let mut masked = Loaded::synthetic(plain("web"));
-    masked.masked = true;
-    set.units.insert(name("web"), Arc::new(masked));
     let mut script = Script::new(vec![]);
-    let plan = Arc::new(Plan::new(&set).unwrap().0);
+    let plan = plan_with_masked(vec![plain("web")], &["web"]);
     script.input(Input::Load { plan, update: false, ticket: None }).command(Verb::Start, &["web"]);
     script.did(&["answer 1: web Failed: masked: a symlink to /dev/null stands in place of its file"]);
     assert_eq!(script.view("web").reason.as_deref(), Some("Masked"));
+}
+
+#[test]
+fn a_unit_that_is_masked_while_it_runs_goes_on_and_does_not_come_back() {
+    let masked = || plan_with_masked(vec![plain("web"), plain("db")], &["web", "db"]);
+    let mut script = Script::new(vec![plain("web"), plain("db")]);
+    script.spawned("web").spawned("db").dies("db", 1).did(&["spawn db", "spawn web"]);
+    script.input(Input::Load { plan: masked(), update: false, ticket: None }).did(&[]);
+    assert_eq!((script.state("web"), script.state("db")), ("running", "inactive"));
+    script.dies("web", 1).until(60_000).did(&[]);
+    assert_eq!(script.view("web").reason.as_deref(), Some("Masked"));
+    script.load(vec![plain("web"), plain("db")], false);
+    script.did(&["answer 1: loaded", "spawn db", "spawn web"]);
+    script.spawned("web").spawned("db").input(Input::Load { plan: masked(), update: true, ticket: None });
+    script.did(&["SIGTERM db", "SIGTERM web"]).dies("web", 0).dies("db", 0).did(&[]);
 }
