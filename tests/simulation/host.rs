@@ -46,8 +46,8 @@ pub struct Process {
     polite: Option<Duration>,
     /// How long after SIGKILL; `None`: for ever.
     mortal: Option<Duration>,
-    /// SIGKILL was sent.
-    killed: bool,
+    /// A signal that ends what obeys was sent.
+    told: bool,
     /// So many attempts of probes in a hundred fail.
     sick: u64,
     /// The attempts in flight.
@@ -108,6 +108,7 @@ impl Host {
                 let lethal = *signal == Signal::KILL;
                 let goes = if lethal { process.mortal } else { process.polite };
                 let ends = lethal || *signal == Signal::TERM || *signal == Signal::INT;
+                process.told |= ends;
                 if let Some(within) = goes.filter(|_| ends) {
                     let exit = Exit::Signal { signal: *signal, oom: false };
                     soon(within, dice, News::Dies(instance.clone(), *run, exit, false));
@@ -121,7 +122,7 @@ impl Host {
             }
             Effect::Kill { instance, run, main_only } => {
                 let Some(process) = self.of(instance, *run) else { return Ok(()) };
-                process.killed = process.born;
+                process.told |= process.born;
                 if let Some(within) = process.mortal.filter(|_| process.born) {
                     soon(within, dice, News::Dies(instance.clone(), *run, killed(), false));
                     if !main_only {
@@ -145,8 +146,8 @@ impl Host {
                 soon(probe.timeout, dice, News::Probed(instance.clone(), *run, *kind, number));
             }
             Effect::CancelProbe { instance, run, kind } => {
-                let process = self.of(instance, *run);
-                if process.and_then(|process| process.probes.remove(kind)).is_none() {
+                let Some(process) = self.of(instance, *run) else { return Ok(()) };
+                if process.probes.remove(kind).is_none() {
                     return Err(format!("a {kind:?} attempt on {instance} is cancelled, and there is none"));
                 }
             }
@@ -180,7 +181,6 @@ impl Host {
                 }
                 process.alive = false;
                 process.exited = true;
-                process.probes.clear();
                 let exited = Input::Exited { instance: instance.clone(), run, exit };
                 if process.unit.stop.leave {
                     self.processes.remove(&instance);
@@ -271,7 +271,7 @@ impl Host {
             process.polite = Some(soon);
             process.mortal = Some(soon);
             process.sick = 0;
-            if process.killed {
+            if process.told {
                 let at = now + 1_000_000;
                 agenda.add(at, Happening::Host(News::Dies(name.clone(), process.run, killed(), false)));
                 agenda.add(at, Happening::Host(News::LeftDies(name.clone(), process.run)));
@@ -293,7 +293,7 @@ impl Process {
             exited: false,
             polite: (!wild || dice.percent(80)).then(|| Duration::from_millis(10 + 1000 * seconds)),
             mortal: (!wild || dice.percent(97)).then(|| Duration::from_millis(10)),
-            killed: false,
+            told: false,
             sick: if wild { *dice.pick(&[0, 0, 10, 60, 100]) } else { 0 },
             probes: BTreeMap::new(),
         }

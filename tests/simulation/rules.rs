@@ -262,9 +262,11 @@ impl Rules {
             hold!(open.verb.is_none(), "{ticket:?} was no load");
             return Ok(());
         };
+        let several = done.len() > 1;
         for done in done {
             hold!(!done.message.is_empty(), "{ticket:?} has no message for {}", done.name);
-            if done.result != DoneResult::Ok || !open.wait {
+            // One of several may have come about, and gone again, before the last did.
+            if done.result != DoneResult::Ok || !open.wait || several {
                 continue;
             }
             let up = view(engine, now, &done.name).is_some_and(|view| view.up);

@@ -82,6 +82,8 @@ pub struct World {
     calm: bool,
     over: bool,
     told: bool,
+    /// What happens now is only that time passes and probes go on.
+    quiet: bool,
     story: Vec<String>,
 }
 
@@ -120,6 +122,7 @@ impl World {
             calm: false,
             over: false,
             told,
+            quiet: false,
             story: Vec::new(),
             dice,
         };
@@ -252,7 +255,9 @@ impl World {
     }
 
     fn tell(&mut self, line: impl FnOnce() -> String) {
-        if self.told {
+        // Long and well is no story.
+        let dull = self.calm && self.quiet;
+        if self.told && !dull {
             self.story.push(format!("{:>14.6} {}", self.now as f64 / 1e9, line()));
         }
     }
@@ -278,13 +283,17 @@ impl World {
                 let units: Vec<String> = self.units.values().map(shape).collect();
                 self.tell(|| format!("> load, update {update}:\n    {}", units.join("\n    ")));
             }
-            input => self.tell(|| format!("> {input:?}")),
+            input => {
+                self.quiet = matches!(input, Input::Tick | Input::Probed { .. });
+                self.tell(|| format!("> {input:?}"));
+            }
         }
         let time = self.time();
         self.rules.before(time, &input, &self.engine);
         let mut effects = Vec::new();
         self.engine.handle(time, input.clone(), &mut effects);
         for effect in &effects {
+            self.quiet &= matches!(effect, Effect::Probe { .. });
             match effect {
                 Effect::Spawn { instance, run, .. } => self.tell(|| format!("    < spawn {instance} {run}")),
                 Effect::Probe { instance, run, kind, .. } => {
