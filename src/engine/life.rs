@@ -11,7 +11,7 @@
 
 use super::input::{Effect, Exit, Outcome, Run, SpawnFailure};
 use super::instance::{
-    Born, Ended, How, Idle, Instance, Life, Next, Pause, Phase, State, Step, Stopping, Waiting, Why,
+    Born, Ended, How, Instance, Life, Next, Pause, Phase, State, Step, Stopping, Waiting, Why,
 };
 use super::probes::{Verdict, Workers};
 use super::view::ExitReason;
@@ -243,9 +243,7 @@ impl Instance {
             Policy::OnFailure => !success,
             Policy::Never => false,
         };
-        if self.masked {
-            self.enter(step.now, State::Inactive(Idle::Masked));
-        } else if passing {
+        if passing {
             self.pause(step, &ended, false);
         } else if excepted || !applies {
             self.end_for_good(step, &ended, if excepted { "ExceptCode" } else { ended.reason.as_str() });
@@ -277,6 +275,8 @@ impl Instance {
             step.warning(&self.name, "BackOff", &message);
         }
         self.enter(step.now, State::Backoff(Pause { until, counts }));
+        // The delay counts from the exit: cleaning up after it may have taken longer.
+        self.advance(step);
     }
 
     /// An attempt of a probe ended.

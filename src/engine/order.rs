@@ -20,6 +20,8 @@ enum Move {
     Start,
     /// Something is.
     Wait(Waiting),
+    /// It must not be started.
+    Mask,
     /// What it requires is gone: it stops, and waits.
     Leave,
     /// All that had to stop before it has.
@@ -28,6 +30,15 @@ enum Move {
 
 impl Engine {
     /// Looks at everything that was touched, and at everything that this touches, until nothing moves.
+    ///
+    /// It comes to an end whatever the units are. What is looked at here moves in three ways. It starts or
+    /// leaves by the faces of what it waits for alone, and those waits are free of cycles (the plan's
+    /// promise): so going up from what waits for nothing, each makes at most one such move for each change
+    /// of a face below it, and two for the same faces never, since a start asks that all it requires is up,
+    /// and a leave that one is gone, which no face is at once. It is released by those above it, once a stop
+    /// at most, and a release changes no face that a start or a leave looks at. All else that moves an
+    /// instance needs the host, the clock or an operator, that is another input; and a shutdown begins, goes
+    /// on to its next stage and ends once each.
     pub(super) fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
             while let Some(name) = self.dirty.pop_first() {
@@ -51,6 +62,8 @@ impl Engine {
                 break;
             }
         }
+        // The steps above marked it, and it has just been looked at.
+        self.dirty.remove(name);
         let Some(instance) = self.instances.get_mut(name) else { return };
         let (before, face) = (instance.shown, instance.face());
         instance.shown = face;
@@ -104,6 +117,7 @@ impl Engine {
     fn look(&self, name: &Name) -> Move {
         let Some(instance) = self.instances.get(name) else { return Move::Stay };
         match &instance.state {
+            State::Waiting(_) | State::Backoff(_) if instance.masked => Move::Mask,
             State::Waiting(_) if self.ending.is_some() => Move::Stay,
             State::Waiting(waiting) => match self.obstacle(name) {
                 None => Move::Start,
@@ -252,6 +266,10 @@ impl Instance {
             Move::Stay => {}
             Move::Start => self.start(step),
             Move::Wait(waiting) => self.state = State::Waiting(waiting),
+            Move::Mask => {
+                self.wanted = Wanted::Down;
+                self.enter(step.now, State::Inactive(Idle::Masked));
+            }
             Move::Leave => self.ask_stop(step, Next::Again),
             Move::Release => self.release(step),
         }

@@ -66,9 +66,13 @@ impl Engine {
             });
         }
         for name in &changes.removed {
+            // A masked unit is named there too, and stays in the plan.
+            let gone = !plan.units().contains_key(name);
             self.step(now, effects, name, |instance, step| {
-                instance.removed = true;
-                if let State::Waiting(_) = instance.state {
+                instance.removed = gone;
+                if let State::Waiting(_) = instance.state
+                    && gone
+                {
                     instance.ask_stop(step, Next::Inactive(Idle::Removed));
                 }
             });
@@ -112,8 +116,10 @@ impl Instance {
         let new = &planned.loaded.unit;
         let change = plan::compare(self.pending.as_ref().unwrap_or(&self.unit), new);
         let needs_restart = self.is_set() && plan::compare(&self.unit, new) == Change::Restart;
-        if planned.loaded.masked && !self.masked {
-            changes.removed.push(name());
+        if planned.loaded.masked {
+            if !self.masked {
+                changes.removed.push(name());
+            }
             if update && self.occupies() {
                 changes.stopped.push(name());
             }
