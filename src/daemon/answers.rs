@@ -215,7 +215,13 @@ impl Daemon {
         let mut read = self.logs.read(query);
         let (out, lines) = mpsc::channel(64);
         tokio::spawn(async move {
-            while let Some(line) = read.recv().await {
+            loop {
+                let line = tokio::select! {
+                    line = read.recv() => line,
+                    // The client is gone, though nothing more may ever be written.
+                    () = out.closed() => return,
+                };
+                let Some(line) = line else { return };
                 let Ok(text) = serde_json::to_string(&line) else { continue };
                 if out.send(text).await.is_err() {
                     return;
