@@ -174,6 +174,12 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_was_written_stays_written() {
+        let redirect = target("127.0.0.1", 80).redirect("/x").unwrap();
+        assert_eq!(redirect.target.authority(), "127.0.0.1:80");
+    }
+
+    #[test]
     fn a_location_that_leads_nowhere_says_why() {
         let from = target("127.0.0.1", 80);
         assert!(matches!(from.redirect("http://[::1"), Err(Refusal::Unreadable(_))));
