@@ -190,8 +190,10 @@ fn told(effect: &Effect) -> Option<String> {
         Effect::Forget { instance } => format!("forget {instance}"),
         Effect::Event(event) => format!("event {} {}", event.unit, event.reason),
         Effect::Answer { ticket, answer: Answer::Done(done) } => {
-            let done: Vec<String> =
-                done.iter().map(|done| format!("{} {:?}: {}", done.name, done.result, done.message)).collect();
+            let done: Vec<String> = done
+                .iter()
+                .map(|done| format!("{} {:?}: {}", done.name, done.result, done.message))
+                .collect();
             format!("answer {}: {}", ticket.0, done.join("; "))
         }
         Effect::Answer { ticket, answer: Answer::Loaded(_) } => format!("answer {}: loaded", ticket.0),
@@ -234,7 +236,10 @@ fn a_limit_ends_the_run_of_restarts_and_an_operator_starts_it_afresh() {
     let mut script = Script::new(vec![unit("web", |unit| unit.restart.limit = 2)]);
     script.spawned("web").dies("web", 7).until(100).spawned("web").dies("web", 7).until(300).spawned("web");
     script.dies("web", 7);
-    assert_eq!(script.why("web"), "RestartLimit: exit 7 after 0ms, and restart.limit allows no more than 2 restarts in a run");
+    assert_eq!(
+        script.why("web"),
+        "RestartLimit: exit 7 after 0ms, and restart.limit allows no more than 2 restarts in a run"
+    );
     script.did(&["spawn web"; 3]).command(Verb::Start, &["web"]).did(&["spawn web"]);
     script.spawned("web").dies("web", 7);
     assert_eq!(script.state("web"), "backoff");
@@ -268,7 +273,10 @@ fn a_passing_failure_to_start_is_tried_again_and_counts_as_no_crash() {
     script.spawn_failed("job", true).until(100).did(&["spawn job", "spawn job"]);
     assert_eq!(script.view("job").restarts, 0);
     script.spawn_failed("job", false);
-    assert_eq!(script.why("job"), "SpawnFailed: cannot start job: setting the user failed: no user named `x`");
+    assert_eq!(
+        script.why("job"),
+        "SpawnFailed: cannot start job: setting the user failed: no user named `x`"
+    );
     assert_eq!(script.state("job"), "failed");
 }
 
@@ -290,7 +298,13 @@ fn what_outlives_the_main_process_gets_sigterm_and_the_rest_of_the_time() {
     let mut script = Script::new(vec![unit("web", |unit| unit.stop.timeout = ms(500))]);
     script.spawned("web").command(Verb::Stop, &["web"]).until(200);
     script.exited("web", Exit::Code(0)).left("web", &[7]).did(&["spawn web", "SIGTERM web", "terminate web"]);
-    script.until(499).did(&[]).until(500).did(&["kill web"]).emptied("web").did(&["answer 1: web Ok: stopped"]);
+    script
+        .until(499)
+        .did(&[])
+        .until(500)
+        .did(&["kill web"])
+        .emptied("web")
+        .did(&["answer 1: web Ok: stopped"]);
 }
 
 #[test]
@@ -326,7 +340,11 @@ fn a_stop_in_backoff_ends_it_and_a_start_in_backoff_does_not_wait() {
 fn the_latest_request_wins() {
     let mut script = Script::new(vec![plain("web")]);
     script.spawned("web").command(Verb::Stop, &["web"]).command(Verb::Start, &["web"]);
-    script.did(&["spawn web", "SIGTERM web", "answer 1: web Failed: overtaken: a later request starts it again"]);
+    script.did(&[
+        "spawn web",
+        "SIGTERM web",
+        "answer 1: web Failed: overtaken: a later request starts it again",
+    ]);
     script.dies("web", 0).did(&["spawn web"]).command(Verb::Stop, &["web"]);
     script.did(&["answer 2: web Failed: is being spawned, and stopped then"]);
     script.spawned("web").did(&["SIGTERM web"]).dies("web", 0).did(&["answer 3: web Ok: stopped"]);
@@ -373,8 +391,18 @@ fn a_crash_of_what_it_requires_does_not_touch_a_unit_but_its_stop_does() {
 #[test]
 fn a_restart_of_what_it_requires_stops_a_unit_before_and_starts_it_after() {
     let mut script = Script::new(vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])]);
-    script.spawned("db").spawned("web").command(Verb::Restart, &["db"]).did(&["spawn db", "spawn web", "SIGTERM web"]);
-    script.dies("web", 0).did(&["SIGTERM db"]).dies("db", 0).did(&["spawn db"]).spawned("db").did(&["spawn web"]);
+    script.spawned("db").spawned("web").command(Verb::Restart, &["db"]).did(&[
+        "spawn db",
+        "spawn web",
+        "SIGTERM web",
+    ]);
+    script
+        .dies("web", 0)
+        .did(&["SIGTERM db"])
+        .dies("db", 0)
+        .did(&["spawn db"])
+        .spawned("db")
+        .did(&["spawn web"]);
     assert_eq!(script.view("web").restarts + script.view("db").restarts, 0);
 }
 
@@ -392,7 +420,11 @@ fn what_a_failed_unit_takes_with_it_waits_and_what_only_wants_it_goes_on() {
         "DependencyFailed: waits for db: failed: cannot start db: setting the user failed: no user named `x`"
     );
     script.command(Verb::Wait(Goal::Up), &["web"]);
-    assert!(script.done.last().unwrap().starts_with("answer 1: web Failed: waits for db"), "{:?}", script.done);
+    assert!(
+        script.done.last().unwrap().starts_with("answer 1: web Failed: waits for db"),
+        "{:?}",
+        script.done
+    );
 }
 
 #[test]
@@ -501,11 +533,14 @@ fn a_command_gets_every_signal_and_its_status_is_the_answer() {
     let mut script = Script::with(limited, vec![command()]);
     script.spawned("cmd").input(Input::Forward(Signal::TERM)).until(700);
     script.did(&["spawn cmd", "SIGTERM cmd plain", "kill cmd"]);
-    let mut script = Script::with(settings, vec![unit("job", |unit| unit.kind = Kind::Oneshot), {
-        let mut command = command();
-        command.wants = vec![name("job")];
-        command
-    }]);
+    let mut script = Script::with(
+        settings,
+        vec![unit("job", |unit| unit.kind = Kind::Oneshot), {
+            let mut command = command();
+            command.wants = vec![name("job")];
+            command
+        }],
+    );
     script.spawned("job").input(Input::Forward(Signal::TERM)).dies("job", 143).input(Input::Childless);
     script.did(&["spawn job", "SIGTERM job", "sweep SIGTERM", "exit 143"]);
 }
@@ -517,7 +552,13 @@ fn a_liveness_probe_kills_at_its_third_failure_and_says_so() {
     for at in [0, 3000, 6000] {
         script.until(at).probed("web", ProbeKind::Liveness, Outcome::Failure("statuscode: 403".to_owned()));
     }
-    script.did(&["spawn web", "probe web Liveness", "probe web Liveness", "probe web Liveness", "SIGTERM web"]);
+    script.did(&[
+        "spawn web",
+        "probe web Liveness",
+        "probe web Liveness",
+        "probe web Liveness",
+        "SIGTERM web",
+    ]);
     script.exited("web", Exit::Code(0)).emptied("web");
     assert_eq!(script.view("web").last_exit.unwrap().reason, ExitReason::LivenessFailed);
     script.until(6100).spawned("web");
@@ -553,7 +594,13 @@ fn before_startup_succeeds_nothing_else_is_tried_and_then_readiness_at_once() {
     script.probed("web", ProbeKind::Startup, Outcome::Success).did(&["probe web Readiness"]);
     script.probed("web", ProbeKind::Readiness, Outcome::Success);
     assert_eq!((script.state("web"), script.view("web").ready), ("running", Some(true)));
-    script.until(2000).did(&["probe web Liveness"]).until(31_499).did(&[]).until(31_500).did(&["probe web Readiness"]);
+    script
+        .until(2000)
+        .did(&["probe web Liveness"])
+        .until(31_499)
+        .did(&[])
+        .until(31_500)
+        .did(&["probe web Readiness"]);
 }
 
 #[test]
@@ -622,7 +669,11 @@ fn a_reload_applies_live_keys_and_touches_no_process() {
     script.load(new(), false).did(&["answer 2: loaded"]);
     script.dies("web", 1).until(100).did(&["spawn web"]);
     assert!(!script.view("web").restart_needed);
-    script.command(Verb::Stop, &["old"]).dies("old", 0).did(&["SIGTERM old", "forget old", "answer 3: old Ok: stopped, and gone: its file is"]);
+    script.command(Verb::Stop, &["old"]).dies("old", 0).did(&[
+        "SIGTERM old",
+        "forget old",
+        "answer 3: old Ok: stopped, and gone: its file is",
+    ]);
 }
 
 #[test]
