@@ -79,7 +79,7 @@ struct CheckArgs {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::unit::parse_duration(text)
+    crate::unit::quantity::duration(text)
 }
 
 /// The whole program.

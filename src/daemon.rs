@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::control;
-use crate::engine::{self, Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
+use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
 use crate::host::{self, ExecOrder, Host, News, Order};
 use crate::logs::{self, Logs};
 use crate::probe::{self, Prober};

@@ -24,7 +24,7 @@ use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::unit::trust::Trust;
-use crate::unit::{self, Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Unit};
+use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Unit};
 
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
@@ -77,8 +77,8 @@ fn refuse_units(problems: &[Problem]) -> Refusal {
 /// `uphold run` and `uphold init`.
 pub fn run(options: Options) -> ExitCode {
     let boot = options.init.is_some() && host::is_pid1() && !host::in_container();
-    if boot && let Err(error) = host::mount_api_file_systems() {
-        complain(&format!("uphold: cannot mount the API file systems: {error}"));
+    for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
+        complain(&format!("uphold: {complaint}"));
     }
     let end = match start(&options, boot) {
         Ok(end) => end,
@@ -88,7 +88,7 @@ pub fn run(options: Options) -> ExitCode {
         }
     };
     if boot {
-        let error = host::end_machine(end.reboot);
+        let error = if end.reboot { host::reboot() } else { host::power_off() };
         complain(&format!("uphold: cannot end the machine: {error}"));
     }
     ExitCode::from(end.status)

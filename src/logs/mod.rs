@@ -233,7 +233,7 @@ impl Logs {
 
     /// At the end: everything that was written is in its file, at most after `limit`. A line that stands
     /// unfinished in a pipe that somebody else will read on is written as a piece of one.
-    pub async fn finish(self, limit: Duration) {
+    pub async fn finish(&self, limit: Duration) {
         let (done, finished) = oneshot::channel();
         self.order(Command::Finish(done));
         if timeout(limit, finished).await.is_err() {
