@@ -7,6 +7,8 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use memchr::{memchr, memrchr_iter};
 
@@ -15,8 +17,10 @@ use super::rotate::rotated;
 const BLOCK: usize = 64 << 10;
 /// A line longer than this (no log of ours has one) is given in parts.
 const LONGEST: usize = 32 << 20;
-/// Rotations that may come between while the files are listed.
-const ATTEMPTS: usize = 20;
+/// How often rotations may come between while the files are listed,
+const ATTEMPTS: usize = 200;
+/// and how long they are left alone after each.
+const PAUSE: Duration = Duration::from_millis(1);
 
 type Id = (u64, u64);
 
@@ -178,7 +182,8 @@ fn identity(path: &Path) -> Option<Id> {
     fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// The files of a log, oldest first, as they stood at one moment.
+/// The files of a log, oldest first, as they stood at one moment: what is still the same when all are looked
+/// at again was there at once.
 fn list(path: &Path) -> Vec<Segment> {
     let mut files = Vec::new();
     for _ in 0..ATTEMPTS {
@@ -189,19 +194,22 @@ fn list(path: &Path) -> Vec<Segment> {
         if (0..).zip(&files).all(same) {
             break;
         }
+        thread::sleep(PAUSE);
     }
     files.into_iter().rev().flatten().collect()
 }
 
-/// The written file, then the rotated ones to the first that is missing.
+/// The written file, then the rotated ones. A rotation on its way leaves one number free as it goes down,
+/// so the end is where two in a row are missing.
 fn scan(path: &Path) -> Vec<Option<Segment>> {
     let mut files = vec![open(path)];
     for number in 1..u32::MAX {
         let file = open(&rotated(path, number));
-        if file.is_none() {
+        let end = number > 1 && file.is_none() && files.last().is_some_and(Option::is_none);
+        files.push(file);
+        if end {
             break;
         }
-        files.push(file);
     }
     files
 }

@@ -290,3 +290,61 @@ fn open_appending(path: &Path) -> io::Result<File> {
         outcome => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_else_moves_away_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/log");
+        let (notices, mut heard) = mpsc::unbounded_channel();
+        let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
+        let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut write = |text: &str, seconds: u32| {
+            let limits = Limits { max_size: 100, keep: 1 };
+            log.write(
+                text.as_bytes(),
+                Writer { owner: &owner, lead: b"", limits, now: began + RETRY * seconds },
+            );
+        };
+        write("one\n", 0);
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        write("two\n", 0);
+        write("three\n", 1);
+        fs::remove_file(&path).unwrap();
+        write("four\n", 2);
+        assert_eq!(fs::read_to_string(dir.path().join("moved")).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777 & !0o640, 0);
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_refusing_place_is_tried_once_a_second_and_each_attempt_says_its_own_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let (notices, mut heard) = mpsc::unbounded_channel();
+        let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
+        let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut write = |text: &str, tenths: u32| {
+            let (limits, now) = (Limits { max_size: 0, keep: 1 }, began + RETRY / 10 * tenths);
+            log.write(text.as_bytes(), Writer { owner: &owner, lead: b"> ", limits, now });
+        };
+        write("> a\n> b\n", 0);
+        write("> c\n", 11);
+        fs::remove_file(&path).unwrap();
+        write("> d\n", 15);
+        assert!(!path.exists());
+        write("> e\n", 22);
+        let text = "> uphold: 4 lines (8 bytes) lost: No space left on device\n> e\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let reasons: Vec<_> =
+            std::iter::from_fn(|| heard.try_recv().ok()).map(|notice| notice.reason).collect();
+        assert_eq!(reasons, ["LogWriteFailed", "LogWriteRecovered"]);
+    }
+}

@@ -137,6 +137,33 @@ fn the_end_of_a_stream_removes_its_fifo_and_a_hand_over_does_not() {
 }
 
 #[test]
+fn the_end_of_a_real_fifo_is_seen_without_being_asked_for() {
+    act(async {
+        let bench = Bench::new();
+        let path = bench.dir.path().join("web.1.out");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut service = fs::File::options().read(true).write(true).open(&path).unwrap();
+        let ours = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
+        let (instance, pipe, logs) = (name("web"), ours.into_nonblocking_fd().unwrap(), bare());
+        let source = Source { instance, run: Run(1), stderr: false, pipe, path: Some(path.clone()), logs };
+        bench.logs.open(source);
+        let mut lines = bench.logs.read(Query { follow: true, ..query("web", &bare()) });
+        let writer = thread::spawn(move || {
+            (0..20_000).for_each(|i| service.write_all(format!("line {i}\n").as_bytes()).unwrap());
+            service.write_all(b"unfinished").unwrap();
+        });
+        for i in 0..20_000 {
+            assert_eq!(next(&mut lines).await.unwrap().line, format!("line {i}"));
+        }
+        // This one is a line only because the end has come.
+        assert_eq!(next(&mut lines).await.unwrap().line, "unfinished");
+        writer.join().unwrap();
+        bench.logs.tail(&name("web")).await;
+        assert!(!path.exists());
+    });
+}
+
+#[test]
 fn each_line_has_the_time_of_its_reading() {
     act(async {
         let bench = Bench::new();
