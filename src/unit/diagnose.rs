@@ -43,7 +43,7 @@ pub(super) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) 
 }
 
 fn suggestion(key: &str, keys: &'static [Key], path: &str, root: &'static [Key]) -> Option<String> {
-    if let Some(meaning) = foreign::meaning(key, path) {
+    if let Some(meaning) = foreign::meaning(key, path, true) {
         return Some(meaning);
     }
     let all = schema::all(root);
@@ -61,6 +61,9 @@ fn suggestion(key: &str, keys: &'static [Key], path: &str, root: &'static [Key])
     }
     if let Some(near) = nearest(key, keys.iter().map(|key| key.name)) {
         return Some(format!("did you mean `{near}`?"));
+    }
+    if let Some(meaning) = foreign::meaning(key, path, false) {
+        return Some(meaning);
     }
     if let Some(near) = nearest(key, all.iter().map(|(_, key)| key.name)) {
         return Some(format!("did you mean `{near}`? it belongs {}", places(near).join(" or ")));

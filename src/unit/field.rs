@@ -53,7 +53,7 @@ impl Context<'_> {
         while let Some(open) = rest.find('{') {
             let (before, from) = rest.split_at(open);
             out += before;
-            let inner = from[1..].find(['{', '}']).filter(|end| from[1..].as_bytes()[*end] == b'}');
+            let inner = from[1..].find(['{', '}']).filter(|end| from.as_bytes()[*end + 1] == b'}');
             let replaced =
                 inner.map(|end| &from[1..=end]).and_then(|inner| Some((inner, self.placeholder(inner, at)?)));
             match replaced {

@@ -131,8 +131,9 @@ const WORDS: &[Word] = &[
     word(KUBERNETES, &["replicas"], "not supported yet: it will be `instances`"),
 ];
 
-/// What a foreign key means, in a sentence, where it stands in the table at this path.
-pub(super) fn meaning(key: &str, table: &str) -> Option<String> {
+/// What a foreign key means, in a sentence, where it stands in the table at this path. `exact`: written as it
+/// is written there; otherwise also in another case.
+pub(super) fn meaning(key: &str, table: &str, exact: bool) -> Option<String> {
     let probe = table.split('.').find(|part| matches!(*part, "liveness" | "readiness" | "startup"));
     if key == "terminationGracePeriodSeconds" {
         let here = match probe {
@@ -141,9 +142,8 @@ pub(super) fn meaning(key: &str, table: &str) -> Option<String> {
         };
         return Some(format!("{KUBERNETES}' `{key}` is {here} here"));
     }
-    let found = WORDS.iter().find(|word| word.words.contains(&key)).or_else(|| {
-        WORDS.iter().find(|word| word.words.iter().any(|other| other.eq_ignore_ascii_case(key)))
-    })?;
+    let same = |other: &&str| if exact { *other == key } else { other.eq_ignore_ascii_case(key) };
+    let found = WORDS.iter().find(|word| word.words.iter().any(same))?;
     let here = match (found.here.strip_prefix('.'), probe) {
         (None, _) => found.here.to_owned(),
         (Some(here), Some(probe)) => format!("`{probe}.{here}`"),

@@ -249,6 +249,7 @@ fn endpoint(
     ports: &BTreeMap<String, u16>,
 ) -> Option<Endpoint> {
     let (port, unix, host) = (fields.get("port"), fields.get("unix"), fields.get("host"));
+    let host_name = host.as_ref().and_then(|host| host_name(host, cx));
     // What the unit says itself goes before what the defaults say.
     let (port, unix) = match (port, unix) {
         (Some(port), Some(unix)) if port.default != unix.default => {
@@ -274,9 +275,8 @@ fn endpoint(
             unix_path(&unix, cx).map(Endpoint::Unix)
         }
         (Some(port), None) => {
-            let host = host.and_then(|host| host_name(&host, cx));
             let (port, port_name) = port_number(&port, cx, ports)?;
-            Some(Endpoint::Port { host, port, port_name })
+            Some(Endpoint::Port { host: host_name, port, port_name })
         }
         (None, None) => {
             missing(cx, handler, "`port` or `unix`");

@@ -79,13 +79,14 @@ impl fmt::Display for Problem {
         }
         write!(f, ": {}", printable(&self.message))?;
         if let (Some((number, column)), Some(line)) = (self.at, &self.line) {
-            let skipped = if line.chars().count() > SHOWN { (column - 1).saturating_sub(BEFORE) } else { 0 };
+            let skipped = if line.chars().count() > SHOWN { column.saturating_sub(1 + BEFORE) } else { 0 };
             let shown: String = printable(line).chars().skip(skipped).take(SHOWN).collect();
             let number = number.to_string();
             let gutter = " ".repeat(number.len());
-            let indent = " ".repeat(column - 1 - skipped);
-            let width =
-                self.width.clamp(1, (shown.chars().count() + skipped).saturating_sub(column - 1).max(1));
+            let indent = " ".repeat(column.saturating_sub(1 + skipped));
+            let width = self
+                .width
+                .clamp(1, (shown.chars().count() + skipped).saturating_sub(column.saturating_sub(1)).max(1));
             write!(f, "\n  {number} | {}", shown.trim_end())?;
             write!(f, "\n  {gutter} | {indent}{}", "^".repeat(width))?;
         }

@@ -198,7 +198,7 @@ pub(super) fn parse(source: &Arc<Source>, unit: Option<&Name>, problems: &mut Ve
         }
         lines.push(line);
         let word = at.line().split('=').next().unwrap_or_default().trim();
-        let help = foreign::meaning(word, "").or_else(|| {
+        let help = foreign::meaning(word, "", false).or_else(|| {
             at.line().contains('=').then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
         });
         problems.push(Problem::at(
