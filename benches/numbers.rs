@@ -76,7 +76,9 @@ impl Daemon {
 
     fn switches(&self) -> u64 {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("status")).unwrap())
+        tasks
+            .flatten()
+            .map(|task| std::fs::read_to_string(task.path().join("status")).unwrap())
             .map(|status| field(&status, "voluntary_ctxt_switches:"))
             .sum()
     }
@@ -130,9 +132,8 @@ fn restart() {
 /// A thousand services, against a bare loop that starts as many.
 fn thousand() {
     let begun = Instant::now();
-    let mut bare: Vec<Child> = (0..1000)
-        .map(|_| Command::new("sleep").arg("6000").stdin(Stdio::null()).spawn().unwrap())
-        .collect();
+    let mut bare: Vec<Child> =
+        (0..1000).map(|_| Command::new("sleep").arg("6000").stdin(Stdio::null()).spawn().unwrap()).collect();
     let floor = begun.elapsed();
     for child in &mut bare {
         let _ = child.kill();
@@ -144,13 +145,19 @@ fn thousand() {
     let daemon = Daemon::start(1000, "command = [\"sleep\", \"6000\"]\n");
     let launched = jiff::Timestamp::now();
     let views = daemon.until_running(1000);
-    let started = |view: &serde_json::Value| view["started_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let started =
+        |view: &serde_json::Value| view["started_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let first = views.iter().map(started).min().unwrap();
     let last = views.iter().map(started).max().unwrap();
     let seconds = |from: jiff::Timestamp, to: jiff::Timestamp| to.duration_since(from).as_secs_f64();
     let (span, whole) = (seconds(first, last), seconds(launched, last));
-    println!("1,000 units: bare loop {:.3} s; first to last start {span:.3} s (ratio {:.2}); from uphold's own start {whole:.3} s (ratio {:.2}, target: 1.5); writing the files took {:.3} s",
-        floor.as_secs_f64(), span / floor.as_secs_f64(), whole / floor.as_secs_f64(), seconds(begun, launched));
+    println!(
+        "1,000 units: bare loop {:.3} s; first to last start {span:.3} s (ratio {:.2}); from uphold's own start {whole:.3} s (ratio {:.2}, target: 1.5); writing the files took {:.3} s",
+        floor.as_secs_f64(),
+        span / floor.as_secs_f64(),
+        whole / floor.as_secs_f64(),
+        seconds(begun, launched)
+    );
     println!("RSS with 1,000 units: {:.1} MiB (target: under 16)", daemon.rss_kib() as f64 / 1024.0);
 }
 

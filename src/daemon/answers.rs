@@ -211,7 +211,8 @@ impl Daemon {
             since = Some(since.map_or(from, |since| since.max(from)));
             until = to;
         }
-        let query = Query { instance, logs: unit.logs.clone(), lines, since, until, follow: follow && !previous };
+        let query =
+            Query { instance, logs: unit.logs.clone(), lines, since, until, follow: follow && !previous };
         let mut read = self.logs.read(query);
         let (out, lines) = mpsc::channel(64);
         tokio::spawn(async move {

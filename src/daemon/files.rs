@@ -43,8 +43,9 @@ pub struct Loading {
 impl Files {
     /// Reads the daemon config; without one, every key has its default.
     pub fn read_config(&self) -> Result<Config, Vec<Problem>> {
-        if !self.config_named && !self.config.exists() {
-            return Ok(Config::default());
+        if self.config_named && !self.config.exists() {
+            let message = "cannot read the daemon config: there is no such file; correct --config".to_owned();
+            return Err(vec![plain_problem(self.config.clone(), message)]);
         }
         unit::config(&self.config, &self.trust)
     }
@@ -155,6 +156,7 @@ pub fn plain_problem(file: PathBuf, message: String) -> Problem {
 
 /// All of them, each over its lines.
 pub fn render(problems: &[Problem]) -> String {
-    let texts: Vec<String> = problems.iter().map(|problem| problem.to_string().trim_end().to_owned()).collect();
+    let texts: Vec<String> =
+        problems.iter().map(|problem| problem.to_string().trim_end().to_owned()).collect();
     texts.join("\n")
 }

@@ -36,7 +36,9 @@ pub enum PlaceError {
         flag: &'static str,
     },
     /// It is somebody else's.
-    #[error("cannot use {path} as runtime directory: it belongs to uid {owner}; name another with --runtime-dir")]
+    #[error(
+        "cannot use {path} as runtime directory: it belongs to uid {owner}; name another with --runtime-dir"
+    )]
     Foreign {
         /// Which.
         path: PathBuf,
@@ -47,11 +49,7 @@ pub enum PlaceError {
 
 impl Places {
     /// Makes what is missing. A directory that was named has to do; a default that does not is a lack.
-    pub fn find(
-        uid: u32,
-        runtime: Option<&Path>,
-        logs: Option<&Path>,
-    ) -> Result<Places, PlaceError> {
+    pub fn find(uid: u32, runtime: Option<&Path>, logs: Option<&Path>) -> Result<Places, PlaceError> {
         let mut lacks = Vec::new();
         let runtime_dir = match runtime {
             Some(named) => Some(make_runtime(named, uid)?),
@@ -110,12 +108,8 @@ fn make_runtime(path: &Path, uid: u32) -> Result<PathBuf, PlaceError> {
 
 fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
     let path = runtime.join("private");
-    let fail = |error| PlaceError::Io {
-        path: path.clone(),
-        what: "place for FIFOs",
-        error,
-        flag: "--runtime-dir",
-    };
+    let fail =
+        |error| PlaceError::Io { path: path.clone(), what: "place for FIFOs", error, flag: "--runtime-dir" };
     make(&path, 0o700).map_err(fail)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(fail)?;
     Ok(path)

@@ -8,9 +8,8 @@ use tokio::sync::mpsc;
 use crate::unit::Signal;
 
 /// What reports a fault of uphold's own keeps its meaning, and two cannot be caught.
-const LEFT_ALONE: [&str; 9] = [
-    "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGSEGV", "SIGSTOP", "SIGSYS",
-];
+const LEFT_ALONE: [&str; 9] =
+    ["SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGSEGV", "SIGSTOP", "SIGSYS"];
 
 /// Starts the thread. Every signal that can be taken is: none of them may end or stop uphold. `terminal`:
 /// Ctrl-Z keeps its meaning.

@@ -215,7 +215,11 @@ async fn live(
         private: places.private.clone(),
         token: format!("{:016x}", random()),
         nofile: host::raise_nofile(),
-        default_dir: if container { std::env::current_dir().unwrap_or_else(|_| "/".into()) } else { "/".into() },
+        default_dir: if container {
+            std::env::current_dir().unwrap_or_else(|_| "/".into())
+        } else {
+            "/".into()
+        },
         trust: files.trust.clone(),
     };
     let (notices_in, notices) = mpsc::unbounded_channel();
@@ -279,17 +283,15 @@ fn permissions(config: &Config) -> Permissions {
             .filter_map(|name| {
                 let found = host::group_id(name);
                 if found.is_none() {
-                    tracing::warn!("cannot admit group `{name}` to the control API: /etc/group has no such group");
+                    tracing::warn!(
+                        "cannot admit group `{name}` to the control API: /etc/group has no such group"
+                    );
                 }
                 found
             })
             .collect()
     };
-    Permissions {
-        uid: host::uid(),
-        admin: resolve(&config.admin_groups),
-        read: resolve(&config.read_groups),
-    }
+    Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
 }
 
 /// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.

@@ -30,7 +30,8 @@ fn lenient_starts_the_rest() {
 }
 
 fn check(uphold: &Uphold) -> (i32, String) {
-    let output = std::process::Command::new(binary()).arg("check").arg("--units").arg(uphold.path("units")).output();
+    let output =
+        std::process::Command::new(binary()).arg("check").arg("--units").arg(uphold.path("units")).output();
     let output = output.unwrap();
     (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -68,7 +69,10 @@ fn what_comes_later_is_refused_by_name() {
         let uphold = Uphold::new().unit("web", &format!("command = [\"x\"]\n{text}\n"));
         let (code, text) = check(&uphold);
         assert_eq!(code, 1, "{key} was taken");
-        assert!(text.contains("not supported yet") && text.contains(key) && text.contains("web.toml:"), "{text}");
+        assert!(
+            text.contains("not supported yet") && text.contains(key) && text.contains("web.toml:"),
+            "{text}"
+        );
     }
 }
 

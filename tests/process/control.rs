@@ -19,7 +19,8 @@ fn a_client_that_says_nothing_and_one_that_talks_rubbish_disturb_nobody() {
     uphold.until("web", "running");
     let body = "x".repeat(100_000);
     let mut large = UnixStream::connect(uphold.socket()).unwrap();
-    let head = format!("POST /v1/shutdown HTTP/1.1\r\nHost: u\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let head =
+        format!("POST /v1/shutdown HTTP/1.1\r\nHost: u\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let _ = large.write_all(head.as_bytes());
     let mut answer = String::new();
     let _ = large.read_to_string(&mut answer);
@@ -61,7 +62,8 @@ fn the_exit_codes_of_ctl_say_what_was_wrong() {
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     assert_eq!(uphold.ctl(&["status", "web"]).0, 3);
     assert_eq!(uphold.ctl(&["signal", "USR1", "web"]).0, 1);
-    let gone = std::process::Command::new(binary()).args(["ctl", "--socket", "/nonexistent/s", "status"]).output();
+    let gone =
+        std::process::Command::new(binary()).args(["ctl", "--socket", "/nonexistent/s", "status"]).output();
     assert_eq!(gone.unwrap().status.code(), Some(5));
 }
 

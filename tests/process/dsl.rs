@@ -25,8 +25,6 @@ pub struct Uphold {
     child: Option<Child>,
     arguments: Vec<String>,
     wrapper: Vec<String>,
-    /// Processes that a test wants gone at its end, whatever happens.
-    gone: Vec<i32>,
 }
 
 impl Uphold {
@@ -34,7 +32,7 @@ impl Uphold {
     pub fn new() -> Uphold {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("units")).unwrap();
-        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![], gone: vec![] }
+        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![] }
     }
 
     /// Started with one unit.
@@ -151,7 +149,8 @@ impl Uphold {
     pub fn http(&self, request: &str) -> Option<(u16, String)> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!("{request} HTTP/1.1\r\nHost: uphold\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let head =
+            format!("{request} HTTP/1.1\r\nHost: uphold\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         stream.write_all(head.as_bytes()).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
@@ -165,7 +164,8 @@ impl Uphold {
     }
 
     pub fn view(&self, unit: &str) -> Value {
-        self.get(&format!("/v1/units/{unit}")).unwrap_or_else(|| panic!("no view of {unit}: {}", self.stderr()))
+        self.get(&format!("/v1/units/{unit}"))
+            .unwrap_or_else(|| panic!("no view of {unit}: {}", self.stderr()))
     }
 
     pub fn state(&self, unit: &str) -> String {
@@ -173,7 +173,8 @@ impl Uphold {
     }
 
     pub fn main_pid(&self, unit: &str) -> i32 {
-        self.view(unit)["pid"].as_i64().unwrap_or_else(|| panic!("{unit} has no pid: {}", self.view(unit))) as i32
+        self.view(unit)["pid"].as_i64().unwrap_or_else(|| panic!("{unit} has no pid: {}", self.view(unit)))
+            as i32
     }
 
     /// Waits until a unit is in this state.
@@ -261,11 +262,6 @@ impl Uphold {
         kill(Pid::from_raw(self.main_pid(unit)), signal).unwrap();
         self
     }
-
-    /// To be killed at the end if the test fails before uphold does it.
-    pub fn mind(&mut self, pid: i32) {
-        self.gone.push(pid);
-    }
 }
 
 impl Drop for Uphold {
@@ -283,9 +279,6 @@ impl Drop for Uphold {
                 }
                 pause();
             }
-        }
-        for pid in &self.gone {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
     }
 }

@@ -67,7 +67,8 @@ fn a_full_log_disk_is_said_and_stops_nobody() {
 
 #[test]
 fn followed_logs_come_as_they_are_written() {
-    let uphold = Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"while :; do echo tick; sleep 0.05; done\"]");
+    let uphold =
+        Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"while :; do echo tick; sleep 0.05; done\"]");
     uphold.until("web", "running");
     let mut follow =
         uphold.ctl_command(&["logs", "web", "-f"]).stdout(std::process::Stdio::piped()).spawn().unwrap();

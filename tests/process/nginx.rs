@@ -54,7 +54,8 @@ failure_threshold = 1"
     uphold.until_event("nginx", "Unhealthy Liveness probe failed: HTTP probe failed with statuscode: 403");
     uphold.until_view("nginx", "a restart", |view| view["restarts"].as_u64() >= Some(1));
     std::fs::write(&index, "hello again\n").unwrap();
-    uphold.until_view("nginx", "running and ready", |view| view["state"] == "running" && view["ready"] == true);
+    uphold
+        .until_view("nginx", "running and ready", |view| view["state"] == "running" && view["ready"] == true);
     let (_, out, _) = uphold.ctl(&["describe", "nginx"]);
     for part in [
         "Last State:",

@@ -20,14 +20,19 @@ initial_delay = \"200ms\""
             ),
         )
         .start();
-    uphold.until_view("web", "a passed probe", |view| view["probes"]["liveness"]["consecutive"].as_u64() > Some(0));
+    uphold.until_view("web", "a passed probe", |view| {
+        view["probes"]["liveness"]["consecutive"].as_u64() > Some(0)
+    });
     std::fs::remove_file(uphold.path("healthy")).unwrap();
     uphold.until_view("web", "one restart", |view| view["restarts"] == 1 && view["state"] == "running");
     assert_eq!(uphold.view("web")["last_exit"]["reason"], "LivenessFailed");
     let events = uphold.events("web");
-    let unhealthy = events.iter().find(|(line, _)| line.starts_with("Unhealthy Liveness probe failed: cat: ")).unwrap();
+    let unhealthy =
+        events.iter().find(|(line, _)| line.starts_with("Unhealthy Liveness probe failed: cat: ")).unwrap();
     assert_eq!(unhealthy.1, 3, "{events:?}");
-    assert!(events.iter().any(|(line, _)| line == "Killing Process web failed liveness probe, will be restarted"));
+    assert!(
+        events.iter().any(|(line, _)| line == "Killing Process web failed liveness probe, will be restarted")
+    );
 }
 
 #[test]
@@ -40,7 +45,10 @@ exec = { command = [\"sh\", \"-c\", \"sleep 612 & sleep 612\"] }
 period = \"100ms\"
 timeout = \"100ms\"",
     );
-    uphold.until_event("web", "Readiness probe failed: command timed out: \"sh -c sleep 612 & sleep 612\" timed out after 100ms");
+    uphold.until_event(
+        "web",
+        "Readiness probe failed: command timed out: \"sh -c sleep 612 & sleep 612\" timed out after 100ms",
+    );
     assert_eq!(uphold.view("web")["restarts"], 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.eventually("no sleep of the probe is left", |_| {
@@ -67,10 +75,15 @@ fn http_over_tcp_and_over_a_unix_socket_decide_readiness() {
     let good = flag.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().take(2000).flatten() {
-            answer(stream, if good.load(std::sync::atomic::Ordering::SeqCst) { "200 OK" } else { "503 Sorry" });
+            answer(
+                stream,
+                if good.load(std::sync::atomic::Ordering::SeqCst) { "200 OK" } else { "503 Sorry" },
+            );
         }
     });
-    std::thread::spawn(move || unix.incoming().take(2000).flatten().for_each(|stream| answer(stream, "204 None")));
+    std::thread::spawn(move || {
+        unix.incoming().take(2000).flatten().for_each(|stream| answer(stream, "204 None"))
+    });
     let uphold = uphold
         .unit(
             "tcp",

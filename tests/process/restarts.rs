@@ -4,7 +4,8 @@ use crate::dsl::*;
 
 #[test]
 fn a_killed_service_comes_back_with_a_longer_delay_each_time() {
-    let uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"20ms\"\njitter = 0.0");
+    let uphold =
+        Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"20ms\"\njitter = 0.0");
     for restarts in 1..=4 {
         let old = uphold.main_pid("web");
         uphold.kill_main("web", Signal::SIGKILL);
@@ -93,8 +94,13 @@ fn children_of(pid: i32) -> Vec<i32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut children: Vec<i32> = tasks
         .flatten()
-        .flat_map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default()
-            .split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<i32>>())
+        .flat_map(|task| {
+            std::fs::read_to_string(task.path().join("children"))
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<i32>>()
+        })
         .filter(|pid| is_alive(*pid))
         .collect();
     children.sort_unstable();
@@ -122,7 +128,10 @@ fn a_oneshot_runs_before_what_requires_it() {
     let file = uphold.path("made").display().to_string();
     let uphold = uphold
         .unit("init", &format!("type = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"echo x > {file}\"]"))
-        .unit("web", &format!("command = [\"sh\", \"-c\", \"cat {file} && exec sleep 600\"]\nrequires = [\"init\"]"))
+        .unit(
+            "web",
+            &format!("command = [\"sh\", \"-c\", \"cat {file} && exec sleep 600\"]\nrequires = [\"init\"]"),
+        )
         .start();
     uphold.until("web", "running").until("init", "completed");
     uphold.eventually("the file is there", |uphold| uphold.log("web") == ["x"]);

@@ -62,7 +62,8 @@ fn a_stop_during_a_start_ends_the_start() {
         "command = [\"sleep\", \"600\"]\n[readiness]\nexec = { command = [\"false\"] }",
     );
     uphold.until("web", "starting");
-    let mut start = uphold.ctl_command(&["start", "web"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut start =
+        uphold.ctl_command(&["start", "web"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     uphold.until_view("web", "a pid", |view| view["pid"].is_i64());
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     assert_eq!(start.wait().unwrap().code(), Some(1));
@@ -95,7 +96,9 @@ fn a_shutdown_stops_what_depends_before_what_it_depends_on() {
         .unit("c", &unit("c", "[\"b\"]"))
         .start();
     uphold.until("c", "running");
-    uphold.eventually("traps are set", |uphold| ["a", "b", "c"].iter().all(|unit| !uphold.log(unit).is_empty()));
+    uphold.eventually("traps are set", |uphold| {
+        ["a", "b", "c"].iter().all(|unit| !uphold.log(unit).is_empty())
+    });
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(0));
     assert_eq!(std::fs::read_to_string(uphold.path("order")).unwrap(), "c\nb\na\n");
