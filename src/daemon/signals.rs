@@ -11,13 +11,12 @@ use crate::unit::Signal;
 const LEFT_ALONE: [&str; 9] =
     ["SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGSEGV", "SIGSTOP", "SIGSYS"];
 
-/// Starts the thread. Every signal that can be taken is: none of them may end or stop uphold. `terminal`:
-/// Ctrl-Z keeps its meaning.
-pub fn start(terminal: bool) -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+/// Starts the thread. Every signal that can be taken is: none of them may end or stop uphold, Ctrl-Z
+/// neither.
+pub fn start() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     let taken: Vec<i32> = (1..=64)
         .filter_map(Signal::from_number)
         .filter(|signal| !LEFT_ALONE.contains(&signal.name().as_str()))
-        .filter(|signal| !terminal || signal.name() != "SIGTSTP")
         .filter(|signal| ![Signal::TTIN, Signal::TTOU].contains(signal))
         .map(Signal::number)
         .collect();

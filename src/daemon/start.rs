@@ -204,9 +204,9 @@ async fn live(
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
     let init = options.init.as_ref();
     let container = init.is_some() && host::in_container();
-    // Signals first: from here on none of them ends uphold.
-    let signals = signals::start(init.is_none()).map_err(|error| fail("the thread for signals", error))?;
+    // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
+    let signals = signals::start().map_err(|error| fail("the thread for signals", error))?;
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
