@@ -174,7 +174,9 @@ fn main(
     let (pid, outside) = match born {
         Ok(born) => born,
         Err(failure) => {
-            made.inspect(|(leaf, _)| { leaf.remove(); });
+            if let Some((leaf, _)) = &made {
+                leaf.remove();
+            }
             ends.unlink();
             return Err(failure);
         }
@@ -183,7 +185,9 @@ fn main(
         launched
             .warnings
             .push(format!("cannot enter its cgroup: {errno}; its processes are found by other means"));
-        made.take().inspect(|(leaf, _)| { leaf.remove(); });
+        if let Some((leaf, _)) = made.take() {
+            leaf.remove();
+        }
     }
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }
