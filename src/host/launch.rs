@@ -130,6 +130,8 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
             prepare(&shop.settings, &order.unit, &order.unit.command, role)
                 .and_then(|prepared| main(shop, stack, launched, &order, prepared))
         }
+        // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
+        Job::Probe(job) if job.wanted.strong_count() == 0 => Err(internal()),
         Job::Probe(job) => {
             let order = job.order.clone();
             prepare(&shop.settings, &order.unit, &order.command, Role::Probe)
