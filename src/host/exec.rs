@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::io::unix::AsyncFd;
 
@@ -21,12 +21,16 @@ const MOST_AT_END: usize = 2 << 20;
 pub(super) struct Job {
     pub id: u64,
     pub order: ExecOrder,
+    /// Dead once nobody waits for it any more.
+    pub wanted: Weak<()>,
 }
 
 /// An attempt of which nothing was said yet.
 #[derive(Debug)]
 pub(super) struct Attempt {
     order: ExecOrder,
+    /// Held while somebody waits for it.
+    wanted: Arc<()>,
     /// Once it was started.
     pid: Option<i32>,
     output: Option<Reader>,
@@ -43,8 +47,11 @@ impl Host {
             tokio::time::sleep(timeout).await;
             let _ = wakes.send(Wake::TimedOut(id));
         });
-        self.attempts.insert(id, Attempt { order: order.clone(), pid: None, output: None, _timer: timer });
-        self.prober.send(launch::Job::Probe(Job { id, order }));
+        let attempt =
+            Attempt { order: order.clone(), wanted: Arc::new(()), pid: None, output: None, _timer: timer };
+        let wanted = Arc::downgrade(&attempt.wanted);
+        self.attempts.insert(id, attempt);
+        self.prober.send(launch::Job::Probe(Job { id, order, wanted }));
     }
 
     /// Kills a probe's attempt in flight; nothing is said of it.

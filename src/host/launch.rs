@@ -130,6 +130,8 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
             prepare(&shop.settings, &order.unit, &order.unit.command, role)
                 .and_then(|prepared| main(shop, stack, launched, &order, prepared))
         }
+        // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
+        Job::Probe(job) if job.wanted.strong_count() == 0 => Err(internal()),
         Job::Probe(job) => {
             let order = job.order.clone();
             prepare(&shop.settings, &order.unit, &order.command, Role::Probe)
@@ -174,9 +176,9 @@ fn main(
     let (pid, outside) = match born {
         Ok(born) => born,
         Err(failure) => {
-            made.inspect(|(leaf, _)| {
+            if let Some((leaf, _)) = &made {
                 leaf.remove();
-            });
+            }
             ends.unlink();
             return Err(failure);
         }
@@ -185,9 +187,9 @@ fn main(
         launched
             .warnings
             .push(format!("cannot enter its cgroup: {errno}; its processes are found by other means"));
-        made.take().inspect(|(leaf, _)| {
+        if let Some((leaf, _)) = made.take() {
             leaf.remove();
-        });
+        }
     }
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }

@@ -340,7 +340,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // One in which something lives stays.
         self.collect_garbage();
+        for living in self.runs.values() {
+            if let runs::FoundBy::Cgroup(leaf) = &living.found_by {
+                leaf.remove();
+            }
+        }
         if let Some(base) = &self.base {
             base.remove();
         }

@@ -174,6 +174,15 @@ struct Shared<'a> {
 /// Starts a child. When this returns `Ok`, its exec has succeeded (or it was killed before it could say
 /// otherwise). A child that failed is reaped here. The calling thread must have all signals blocked.
 pub(super) fn start(stack: &Stack, image: &Image, cgroup: Option<&Into>) -> Result<Born, (Stage, Errno)> {
+    start_with(stack, image, cgroup, true)
+}
+
+fn start_with(
+    stack: &Stack,
+    image: &Image,
+    cgroup: Option<&Into>,
+    newer: bool,
+) -> Result<Born, (Stage, Errno)> {
     let candidates: Vec<*const c_char> = image.candidates.iter().map(|path| path.as_ptr()).collect();
     let argv = pointers(&image.argv);
     let envp = pointers(&image.envp);
@@ -188,7 +197,8 @@ pub(super) fn start(stack: &Stack, image: &Image, cgroup: Option<&Into>) -> Resu
         errno: AtomicI32::new(0),
         outside: AtomicI32::new(0),
     };
-    let born = match clone3(stack, &shared, cgroup) {
+    let tried = if newer { clone3(stack, &shared, cgroup) } else { Err(Errno::ENOSYS) };
+    let born = match tried {
         Err(errno) if !matches!(errno, Errno::EAGAIN | Errno::ENOMEM) => {
             // Old kernels, seccomp filters and valgrind have no clone3, some sandboxes no
             // CLONE_INTO_CGROUP: the older call then, and the child moves itself.
@@ -460,5 +470,45 @@ mod raw {
         // SAFETY: the structure is as large as the kernel's; for SIGKILL and SIGSTOP it fails, harmlessly.
         let _ =
             unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), old, size_of::<u64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cgroup::Base;
+    use super::super::sys::{Child, block_all_signals, wait};
+    use super::*;
+    use crate::engine::Exit;
+
+    #[test]
+    fn the_older_clone_starts_a_child_that_enters_its_cgroup_itself() {
+        let _alone = super::super::tests::alone();
+        block_all_signals();
+        let image = Image {
+            candidates: vec![c"/nonexistent".into(), c"/bin/sh".into()],
+            argv: vec![
+                c"sh".into(),
+                c"-c".into(),
+                c"grep -q /older$ /proc/self/cgroup; exit $((5 + $?))".into(),
+            ],
+            envp: vec![c"PATH=/bin:/usr/bin".into()],
+            dir: None,
+            identity: Become::default(),
+            umask: None,
+            limits: Vec::new(),
+            stdio: None,
+            session: true,
+            ignored: Vec::new(),
+        };
+        let stack = Stack::new().unwrap();
+        let base = Base::new("older-clone").ok();
+        let made = base.as_ref().map(|base| base.leaf("older").unwrap());
+        let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), false).unwrap();
+        let (_, exit) = wait(Child::Pid(born.pid), false, true).unwrap().unwrap();
+        assert_eq!(exit, Exit::Code(if base.is_some() { 5 } else { 6 }));
+        let gone = Image { candidates: vec![c"/nonexistent".into()], ..image };
+        assert_eq!(start_with(&stack, &gone, None, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
+        made.inspect(|(leaf, _)| assert!(leaf.remove()));
+        base.inspect(Base::remove);
     }
 }

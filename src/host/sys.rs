@@ -138,7 +138,10 @@ pub(super) fn block_all_signals() {
 
 /// The signals that this process ignores at the moment.
 pub(super) fn ignored_signals() -> Vec<c_int> {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Vec::new() };
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        // No /proc: those that uphold may have set itself.
+        return vec![libc::SIGPIPE, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     (1..=64).filter(|number| mask >> (number - 1) & 1 == 1).collect()
