@@ -294,6 +294,7 @@ mod tests {
         texts.iter().map(|text| name(text)).collect()
     }
 
+    #[allow(clippy::type_complexity, reason = "name, requires, wants, after")]
     fn set(units: &[(&str, &[&str], &[&str], &[&str])]) -> Set {
         let mut set = Set::default();
         for (this, requires, wants, after) in units {
