@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::unit::LogFormat;
@@ -36,8 +36,9 @@ impl Voice {
         let count = lost.clone();
         std::thread::Builder::new().name("uphold-voice".to_owned()).spawn(move || speak(&queue, &count))?;
         let voice = Voice { words, lost };
-        let filter = EnvFilter::new(level.unwrap_or("info"));
-        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+        // The config allows only the five words that parse.
+        let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+        let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false);
         // A second voice in one process keeps the first: both end at stderr.
         let set = match format {
             LogFormat::Text => builder.with_ansi(false).with_writer(voice.clone()).try_init(),
