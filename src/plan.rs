@@ -26,6 +26,9 @@ pub struct Planned {
     pub after: Vec<Name>,
     /// Those that name this one in `requires`, `wants` or `after`: told when it changes, stopped before it.
     pub dependents: Vec<Name>,
+    /// Higher than that of everything that this waits for: looked at in its order, no unit is judged by what
+    /// one below it was a moment ago.
+    pub rank: u32,
 }
 
 impl Planned {
@@ -92,6 +95,7 @@ impl Plan {
                 wants: known(&unit.wants),
                 after: known(&unit.after),
                 dependents: Vec::new(),
+                rank: 0,
             };
             plan.units.insert(name.clone(), planned);
         }
@@ -102,6 +106,7 @@ impl Plan {
             return Err(problems);
         }
         plan.link_back();
+        plan.rank();
         Ok((plan, problems))
     }
 
@@ -121,6 +126,34 @@ impl Plan {
             if let Some(planned) = self.units.get_mut(&name) {
                 planned.dependents = names.into_iter().collect();
             }
+        }
+    }
+
+    /// Gives each unit its rank, from those that wait for nothing upwards.
+    fn rank(&mut self) {
+        let waits = |planned: &Planned| planned.waits_for().collect::<BTreeSet<_>>().len();
+        let mut open: BTreeMap<Name, usize> =
+            self.units.iter().map(|(name, planned)| (name.clone(), waits(planned))).collect();
+        let mut row: Vec<Name> =
+            open.iter().filter(|(_, waits)| **waits == 0).map(|(name, _)| name.clone()).collect();
+        for rank in 0.. {
+            let mut next = Vec::new();
+            for name in &row {
+                let Some(planned) = self.units.get_mut(name) else { continue };
+                planned.rank = rank;
+                for dependent in &planned.dependents {
+                    if let Some(waits) = open.get_mut(dependent) {
+                        *waits = waits.saturating_sub(1);
+                        if *waits == 0 {
+                            next.push(dependent.clone());
+                        }
+                    }
+                }
+            }
+            if next.is_empty() {
+                return;
+            }
+            row = next;
         }
     }
 
@@ -339,6 +372,8 @@ mod tests {
         let (plan, warnings) = Plan::new(&set).unwrap();
         assert!(warnings.is_empty());
         assert_eq!(plan.units()[&name("d")].dependents, names(&["b", "c"]));
+        let ranks: Vec<u32> = plan.units().values().map(|planned| planned.rank).collect();
+        assert_eq!(ranks, [2, 1, 1, 0]);
     }
 
     #[test]

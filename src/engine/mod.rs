@@ -89,8 +89,8 @@ pub struct Engine {
     forwards: Vec<Signal>,
     /// When COMMAND's time is over.
     command_until: Option<Mono>,
-    /// To be looked at before the input is done with.
-    dirty: BTreeSet<Name>,
+    /// To be looked at before the input is done with, by rank: what is waited for before who waits.
+    dirty: BTreeSet<(u32, Name)>,
     /// Was looked at, and whoever waits for it has not been told.
     touched: BTreeSet<Name>,
     /// Each instance's deadline.
@@ -196,7 +196,7 @@ impl Engine {
             runs: &mut self.runs,
         };
         act(instance, &mut step);
-        self.dirty.insert(name.clone());
+        self.mark(name);
     }
 
     /// When [`Input::Tick`] is due at the latest; `None`: never.

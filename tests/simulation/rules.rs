@@ -242,7 +242,12 @@ impl Rules {
                 let stuck = view(engine, now, dependent)
                     .is_some_and(|view| view.reason.as_deref() == Some("Unkillable"));
                 hold!(!lives || stuck, "{name} is told to stop while {dependent} that needs it runs");
-                ahead.push(dependent);
+                // A oneshot that has completed stays up, and so does what requires it.
+                let done =
+                    view(engine, now, dependent).is_some_and(|view| view.state == StateName::Completed);
+                if engine.shutting_down() || !done {
+                    ahead.push(dependent);
+                }
             }
         }
         Ok(())
