@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::unit::{Loaded, Logs, Name, Problem, Set, Severity, Unit};
+use crate::unit::{Loaded, Logs, Name, Problem, Set, Severity, Stop, Unit};
 
 /// Units with their dependencies resolved.
 #[derive(Debug, Clone, Default)]
@@ -297,7 +297,8 @@ pub fn live(running: &Unit, new: &Unit) -> Unit {
         on_end: new.on_end,
         ports: new.ports.clone(),
         restart: new.restart.clone(),
-        stop: new.stop.clone(),
+        // What outlives the main process is told from what must not as it is started.
+        stop: Stop { leave: running.stop.leave, ..new.stop.clone() },
         liveness: new.liveness.clone(),
         readiness: new.readiness.clone(),
         startup: new.startup.clone(),
@@ -316,6 +317,8 @@ pub fn live(running: &Unit, new: &Unit) -> Unit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::unit::Policy;
 
@@ -409,6 +412,10 @@ mod tests {
         restart.umask = 0o077;
         assert_eq!(compare(&old, &restart), Change::Restart);
         assert_eq!(super::live(&old, &restart).umask, 0o022);
+        restart.stop.leave = true;
+        restart.stop.timeout = Duration::from_secs(1);
+        let stop = super::live(&old, &restart).stop;
+        assert_eq!((stop.leave, stop.timeout), (false, Duration::from_secs(1)));
         assert_eq!(super::live(&old, &restart).logs.keep, 9);
         assert_eq!(compare(&old, &old.clone()), Change::Same);
     }
