@@ -330,7 +330,10 @@ mod tests {
         texts.iter().map(|text| name(text)).collect()
     }
 
-    fn set(units: &[(&str, &[&str], &[&str], &[&str])]) -> Set {
+    /// A name, and its requires, wants and after.
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+
+    fn set(units: &[Row]) -> Set {
         let mut set = Set::default();
         for (this, requires, wants, after) in units {
             let mut unit = Unit::new(name(this));

@@ -4,6 +4,8 @@
 //! settles: everything that depends on what moved is looked at until nothing moves any more (`order`), who
 //! waits for an outcome is answered (`requests`), and a shutdown goes on (`ending`).
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
 mod backoff;
 mod ending;
 mod events;
