@@ -1,14 +1,27 @@
 //! The control API's server: HTTP/1.1 with JSON over a Unix socket. It asks the daemon and renders; it
 //! decides only who may ask what.
+//!
+//! A connection takes its place (`limits`), each request on it becomes a [`Call`] (`routes`, `query`), is
+//! allowed or not (`permissions`), goes to the daemon (`server`), and its [`Reply`] becomes a response
+//! (`respond`); what is followed goes on as lines (`follow`).
+
+mod follow;
+mod limits;
+mod permissions;
+mod query;
+mod respond;
+mod routes;
+mod server;
 
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::api::{Health, Problem, UnitConfig, Version};
 use crate::engine::{Changes, Done, Event, Verb, View, Wall};
 use crate::unit::Name;
+
+pub use server::Server;
 
 /// Who is at the other end, as SO_PEERCRED and SO_PEERGROUPS say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,18 +146,5 @@ pub struct Request {
     pub reply: oneshot::Sender<Reply>,
 }
 
-/// Serves connections.
-pub struct Server {}
-
-impl Server {
-    /// A server that sends its requests there.
-    pub fn new(_permissions: Permissions, _requests: mpsc::Sender<Request>) -> Server {
-        todo!()
-    }
-
-    /// Serves one connection in a task of its own (`tokio::task::spawn_local` is not needed: everything is
-    /// Send). Returns at once; over the limit of the peer's uid it is answered with 503 and closed.
-    pub fn serve(&self, _stream: UnixStream, _peer: Peer) {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use super::Engine;
 use super::input::{Answer, Effect, Exit, Goal, Run, Ticket, Verb};
 use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State};
 use super::time::{Mono, Time};
-use super::view::{Done, DoneResult, Wanted};
+use super::view::{Done, DoneResult, ExitReason, Wanted};
 use super::words;
 use crate::unit::{Kind, Name, Scope};
 
@@ -285,7 +285,9 @@ impl Engine {
 
     fn came_up(&self, now: Time, instance: &Instance, after: Option<Run>) -> Outcome {
         let why = || self.why_not(now, &instance.name);
-        if let Some(ended) = instance.ended.as_ref().filter(|ended| is_newer(ended.run, after)) {
+        // A stop says nothing of the start: where it stands by now does.
+        let own_end = |ended: &&Ended| is_newer(ended.run, after) && ended.reason != ExitReason::Stopped;
+        if let Some(ended) = instance.ended.as_ref().filter(own_end) {
             match (instance.unit.kind, &ended.how) {
                 (Kind::Oneshot, How::Exit(_)) if matches!(instance.state, State::Completed) => {
                     return ok(format!("completed: {}", words::ended(&instance.name, ended)));
@@ -302,9 +304,11 @@ impl Engine {
             State::Stopping(stopping) if is_newer(stopping.life.run, after) => {
                 match (&stopping.phase, &stopping.ended) {
                     (Phase::Looking { .. }, _) => None,
-                    (_, Some(ended)) => failed(words::ended(&instance.name, ended)),
-                    (_, None) if stopping.next != Next::Again => failed(why()),
-                    (_, None) => None,
+                    (_, Some(ended)) if ended.reason != ExitReason::Stopped => {
+                        failed(words::ended(&instance.name, ended))
+                    }
+                    (_, Some(_) | None) if stopping.next != Next::Again => failed(why()),
+                    (_, Some(_) | None) => None,
                 }
             }
             State::Stopping(stopping) => match (&stopping.phase, stopping.next) {
@@ -393,6 +397,6 @@ impl Ended {
     /// It came to its end by an exit with success.
     pub(super) fn succeeded(&self) -> bool {
         matches!(self.how, How::Exit(Exit::Code(_) | Exit::Signal { .. }))
-            && self.reason == super::ExitReason::Completed
+            && self.reason == ExitReason::Completed
     }
 }

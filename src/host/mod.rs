@@ -1,14 +1,51 @@
 //! The host: the only unsafe, the only nix. It does what it is told and reports what happened.
+//!
+//! ```text
+//! spawn, exec ──▶ launch (a thread each for main processes and probes): prepare, fifo, cgroup, spawn
+//!                    └──▶ wakes ──▶ next() ──▶ runs, exec ──▶ News
+//! SIGCHLD ──▶ reap() ──▶ runs, exec ──▶ News
+//! ```
+//!
+//! Only the deciding thread reaps children that run, so the pid of one that it knows is never a stranger's.
+//! What belongs to a run is known by its cgroup, else by `kin`.
 
+mod cgroup;
+mod directory;
+mod environment;
+mod exec;
+mod fifo;
+mod identity;
+mod kin;
+mod launch;
+mod machine;
+mod prepare;
+mod reap;
+mod runs;
+mod spawn;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod users;
+mod watch;
+
+pub use machine::{
+    Lock, LockError, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1,
+    lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount,
+    reboot, uid,
+};
+
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::engine::{Exit, Run, SpawnFailure};
-use crate::unit::{Name, ProbeKind, Scope, Signal, Unit};
+use crate::unit::{Name, ProbeKind, Unit};
 
 /// Where the host works.
 #[derive(Debug, Clone)]
@@ -161,70 +198,157 @@ pub struct Usage {
     pub tasks: Option<u64>,
 }
 
-/// The host. Lives on the deciding thread; nothing in it blocks.
+/// The host. Lives on the deciding thread, in its tokio runtime; nothing in it blocks.
+///
+/// What it has to say is sent as [`News`] in the order in which it holds. The daemon's loop awaits
+/// [`next`](Host::next) beside everything else, and calls [`reap`](Host::reap) on each SIGCHLD.
 pub struct Host {
-    _settings: Settings,
-    _news: mpsc::UnboundedSender<News>,
+    settings: Settings,
+    news: mpsc::UnboundedSender<News>,
+    wakes: mpsc::UnboundedSender<Wake>,
+    woken: mpsc::UnboundedReceiver<Wake>,
+    launcher: launch::Launcher,
+    prober: launch::Launcher,
+    cloning: Arc<AtomicUsize>,
+    base: Option<cgroup::Base>,
+    watcher: Option<watch::Watcher>,
+    /// Every child that is known and not reaped.
+    children: HashMap<i32, Role>,
+    runs: BTreeMap<Key, runs::Living>,
+    attempts: HashMap<u64, exec::Attempt>,
+    next_attempt: u64,
+    /// Cgroups of runs that are over, some of which cannot be removed yet.
+    garbage: Vec<cgroup::Leaf>,
+    sweeping: bool,
+}
+
+type Key = (Name, Run);
+
+/// What a child is.
+#[derive(Debug)]
+enum Role {
+    /// Of this run.
+    Main(Key),
+    /// Of this attempt, if that still matters to anyone.
+    Probe(u64),
+}
+
+/// What wakes the host up.
+#[derive(Debug)]
+enum Wake {
+    /// A spawning thread is done.
+    Launched(Box<launch::Launched>),
+    /// A cgroup has changed.
+    Cgroups,
+    /// Something that was left of this run without a cgroup has ended.
+    Settle(Key),
+    /// The time of this attempt is over.
+    TimedOut(u64),
+}
+
+/// A task that ends with what it is for.
+#[derive(Debug)]
+struct Task(tokio::task::AbortHandle);
+
+impl Task {
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task(tokio::spawn(future).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Host {
-    /// Starts the spawning threads and looks what the machine has (cgroups, clone3).
+    /// Looks what the machine has. A lack of cgroups is said as a `Notice`.
     pub fn new(settings: Settings, news: mpsc::UnboundedSender<News>) -> Host {
-        Host { _settings: settings, _news: news }
+        let base = cgroup::Base::new(&settings.token);
+        if let Err(lack) = &base {
+            let message = format!(
+                "no cgroup of its own for each service ({lack}): their processes are known by session, \
+                 descent and the UPHOLD_RUN in their environment; what leaves all of these cannot be found"
+            );
+            let _ = news.send(News::Notice { instance: None, reason: "NoCgroups", message });
+        }
+        Host::with_base(settings, news, base.ok())
+    }
+
+    fn with_base(settings: Settings, news: mpsc::UnboundedSender<News>, base: Option<cgroup::Base>) -> Host {
+        let (wakes, woken) = mpsc::unbounded_channel();
+        let cloning = Arc::new(AtomicUsize::new(0));
+        let shop = launch::Shop {
+            settings: settings.clone(),
+            base: base.clone(),
+            wakes: wakes.clone(),
+            cloning: cloning.clone(),
+        };
+        Host {
+            settings,
+            news,
+            wakes,
+            woken,
+            launcher: launch::Launcher::new(shop.clone(), "spawn"),
+            prober: launch::Launcher::new(shop, "spawn-probes"),
+            cloning,
+            base,
+            watcher: None,
+            children: HashMap::new(),
+            runs: BTreeMap::new(),
+            attempts: HashMap::new(),
+            next_attempt: 0,
+            garbage: Vec::new(),
+            sweeping: false,
+        }
+    }
+
+    /// Waits until something comes that is not SIGCHLD: a start was done, a cgroup has emptied, a probe's
+    /// time is over; and deals with it. Await it for ever, one call after the other. Cancel-safe. What there
+    /// is to say of it was sent as `News` when it returns.
+    pub async fn next(&mut self) {
+        match self.woken.recv().await {
+            Some(Wake::Launched(launched)) => self.launched(*launched),
+            Some(Wake::Cgroups) => {
+                self.settle_all(false);
+                self.collect_garbage();
+            }
+            Some(Wake::Settle(key)) => self.settle(&key),
+            Some(Wake::TimedOut(id)) => self.probe_timed_out(id),
+            // Cannot be: the host holds a sender.
+            None => std::future::pending().await,
+        }
     }
 
     /// Starts a main process; `Spawned` or `SpawnFailed` follows, once.
-    pub fn spawn(&mut self, _order: Order) {
-        todo!()
-    }
-
-    /// Runs an exec probe once; `Probed` follows, once, unless it is cancelled.
-    pub fn exec(&mut self, _order: ExecOrder) {
-        todo!()
-    }
-
-    /// Kills a probe's attempt in flight; nothing is said of it.
-    pub fn cancel_exec(&mut self, _instance: &Name, _kind: ProbeKind) {
-        todo!()
-    }
-
-    /// A signal to the main process or its group. Nothing if it has ended.
-    pub fn signal(&mut self, _instance: &Name, _run: Run, _signal: Signal, _to: Scope, _cont: bool) {
-        todo!()
-    }
-
-    /// SIGTERM and SIGCONT to all that is left of a run.
-    pub fn terminate(&mut self, _instance: &Name, _run: Run) {
-        todo!()
-    }
-
-    /// SIGKILL to all of a run, or only to its main process.
-    pub fn kill(&mut self, _instance: &Name, _run: Run, _main_only: bool) {
-        todo!()
-    }
-
-    /// Says `Left` for a run of which something lives, its main process included.
-    pub fn survey(&mut self, _instance: &Name, _run: Run) {
-        todo!()
-    }
-
-    /// A signal to every process that descends from uphold; `Childless` follows once none is left.
-    pub fn sweep(&mut self, _signal: Signal) {
-        todo!()
-    }
-
-    /// Reaps every child that has ended. Call it on SIGCHLD.
-    pub fn reap(&mut self) {
-        todo!()
+    pub fn spawn(&mut self, order: Order) {
+        self.launcher.send(launch::Job::Main(order));
     }
 
     /// Removes what is held for an instance that is gone: its cgroup.
     pub fn forget(&mut self, _instance: &Name) {
-        todo!()
+        // A run's cgroup goes with its last process. This is for those that could not be removed then.
+        self.collect_garbage();
     }
 
-    /// Of the instance's cgroup; without one of its main process if `main_too`.
-    pub fn usage(&self, _instance: &Name, _main_too: bool) -> Usage {
-        todo!()
+    fn say(&self, news: News) {
+        // Nobody listens only when the daemon is ending.
+        let _ = self.news.send(news);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // One in which something lives stays.
+        self.collect_garbage();
+        for living in self.runs.values() {
+            if let runs::FoundBy::Cgroup(leaf) = &living.found_by {
+                leaf.remove();
+            }
+        }
+        if let Some(base) = &self.base {
+            base.remove();
+        }
     }
 }

@@ -1,15 +1,44 @@
 //! Logs: every line that a service writes, whole, once, in its file. One thread of its own, so that a
 //! stalled disk never stalls supervision.
+//!
+//! In a file a line is `2026-11-25T12:00:00.123456Z TEXT` (TEXT alone with `timestamps = false`), its bytes
+//! as they came. A line over `max_line` is split; every piece but the last ends with ` …[continued]`. What a
+//! disk refuses is counted, and said in the file when it takes lines again:
+//! `uphold: 12 lines (1200 bytes) lost: No space left on device`.
 
+mod console;
+mod cursor;
+mod file;
+mod kept;
+mod lines;
+mod loss;
+mod pump;
+mod read;
+mod rotate;
+mod stamp;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::engine::{Run, Wall};
 use crate::unit::{self, Name};
+use console::Console;
+use kept::Kept;
+use pump::Command;
+use read::Reader;
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -78,49 +107,152 @@ pub struct Line {
     pub line: String,
 }
 
+/// Lines that wait for who reads a log.
+const ANSWER: usize = 256;
+
+/// What the log thread and its readers share.
+#[derive(Default)]
+struct Shared {
+    kept: Kept,
+    /// Counts the writes to each log that is written or followed.
+    growth: Mutex<HashMap<PathBuf, watch::Sender<u64>>>,
+}
+
+impl Shared {
+    fn growth(&self, path: &Path) -> watch::Sender<u64> {
+        let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(path.to_owned()).or_insert_with(|| watch::Sender::new(0)).clone()
+    }
+
+    /// Watches a log, written yet or not.
+    fn watch(&self, path: &Path) -> watch::Receiver<u64> {
+        let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(path.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Nobody writes there now: forget it, unless somebody follows it.
+    fn ungrow(&self, path: &Path) {
+        let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.get(path).is_some_and(|growth| growth.receiver_count() == 0) {
+            all.remove(path);
+        }
+    }
+}
+
 /// A handle to the log thread.
-pub struct Logs {}
+pub struct Logs {
+    settings: Arc<Settings>,
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+}
 
 impl Logs {
     /// Starts the thread.
-    pub fn start(_settings: Settings, _notices: mpsc::UnboundedSender<Notice>) -> io::Result<Logs> {
-        todo!()
+    pub fn start(settings: Settings, notices: mpsc::UnboundedSender<Notice>) -> io::Result<Logs> {
+        let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
+        Logs::with_streams(settings, notices, own)
+    }
+
+    /// Starts the thread with these for uphold's own stdout and stderr.
+    fn with_streams(
+        settings: Settings,
+        notices: mpsc::UnboundedSender<Notice>,
+        [stdout, stderr]: [OwnedFd; 2],
+    ) -> io::Result<Logs> {
+        let (settings, shared) = (Arc::new(settings), Arc::new(Shared::default()));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let consoles = [
+            Console::new(stdout, "uphold's own stdout", notices.clone()),
+            Console::new(stderr, "uphold's own stderr", notices.clone()),
+        ];
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands };
+        thread::Builder::new().name("logs".to_owned()).spawn(move || {
+            let pump = pump::Pump::new(settings, shared, notices, consoles);
+            runtime.block_on(pump::run(pump, orders));
+        })?;
+        Ok(logs)
     }
 
     /// Reads this stream from now on, to its end.
-    pub fn open(&self, _source: Source) {
-        todo!()
+    pub fn open(&self, source: Source) {
+        self.shared.kept.begin(&source.instance, source.run, source.stderr);
+        self.order(Command::Open(source));
     }
 
     /// The `[logs]` keys of an instance changed.
-    pub fn configure(&self, _instance: &Name, _logs: &unit::Logs) {
-        todo!()
+    pub fn configure(&self, instance: &Name, logs: &unit::Logs) {
+        self.order(Command::Configure(instance.clone(), logs.clone()));
     }
 
     /// The instance is gone: forget its last lines.
-    pub fn forget(&self, _instance: &Name) {
-        todo!()
+    pub fn forget(&self, instance: &Name) {
+        self.shared.kept.forget(instance);
     }
 
     /// The last line of stderr, or of the output where it is one, of the instance's last run; kept in
-    /// memory, at most 512 bytes.
-    pub fn last_line(&self, _instance: &Name) -> Option<String> {
-        todo!()
+    /// memory, at most 512 bytes, and nothing in it that a terminal obeys.
+    pub fn last_line(&self, instance: &Name) -> Option<String> {
+        self.shared.kept.last_line(instance)
     }
 
     /// The last lines (10 at most are kept) of the instance's last run, after everything was read that it
-    /// has written up to now.
-    pub async fn tail(&self, _instance: &Name) -> Vec<String> {
-        todo!()
+    /// has written up to now. Each at most 512 bytes, and nothing in them that a terminal obeys.
+    pub async fn tail(&self, instance: &Name) -> Vec<String> {
+        drained(&self.commands, instance).await;
+        self.shared.kept.tail(instance)
     }
 
-    /// Reads a log. The channel ends with the log's end, or with the receiver.
-    pub fn read(&self, _query: Query) -> mpsc::Receiver<Line> {
-        todo!()
+    /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
+    /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
+    /// as read with the one before.
+    pub fn read(&self, query: Query) -> mpsc::Receiver<Line> {
+        let (lines, answer) = mpsc::channel(ANSWER);
+        let (settings, shared, commands) =
+            (self.settings.clone(), self.shared.clone(), self.commands.downgrade());
+        let work = async move {
+            if let Some(commands) = commands.upgrade() {
+                drained(&commands, &query.instance).await;
+            }
+            let reader = Reader::new(&settings, &shared, query);
+            // Who follows must not keep alive what it waits for.
+            drop(shared);
+            reader.run(lines).await;
+        };
+        let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || {
+            match Builder::new_current_thread().build() {
+                Ok(runtime) => runtime.block_on(work),
+                Err(error) => tracing::error!("cannot read a log: {error}"),
+            }
+        });
+        if let Err(error) = thread {
+            tracing::error!("cannot start a thread to read a log: {error}");
+        }
+        answer
     }
 
-    /// At the end: everything that was written is in its file, at most after `limit`.
-    pub async fn finish(self, _limit: std::time::Duration) {
-        todo!()
+    /// At the end: everything that was written is in its file, at most after `limit`. A line that stands
+    /// unfinished in a pipe that somebody else will read on is written as a piece of one.
+    pub async fn finish(&self, limit: Duration) {
+        let (done, finished) = oneshot::channel();
+        self.order(Command::Finish(done));
+        if timeout(limit, finished).await.is_err() {
+            tracing::warn!("cannot wait any longer for the logs to be written: {limit:?} have passed");
+        }
+    }
+
+    fn order(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::error!("cannot reach the log thread: it has ended");
+        }
+    }
+}
+
+/// Waits until everything was read that the instance has written up to now.
+async fn drained(commands: &mpsc::UnboundedSender<Command>, instance: &Name) {
+    let (done, answer) = oneshot::channel();
+    if commands.send(Command::Drain(instance.clone(), done)).is_ok() {
+        // An error is the end of the thread: there is nothing to wait for.
+        drop(answer.await);
     }
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Name, Unit, trust::Trust};
+use super::field::Context;
+use super::files::{self, Files, Fingerprint};
+use super::tree::{At, Entry, Source, Table, Value};
+use super::trust::Trust;
+use super::{Config, Name, Problem, Severity, Unit, cat, diagnose, parse, schema, tree};
 
 /// A directory of unit files.
 #[derive(Debug, Clone)]
@@ -23,7 +26,7 @@ pub struct Sources {
     pub dirs: Vec<Dir>,
     /// The daemon config's `[defaults]`, merged under every unit.
     pub config: Config,
-    /// `--main`: that unit is read as if it said `on_end = "shutdown"`.
+    /// `--main`: that unit is read as if it said `on_end = "shutdown"`. Without it, that of the config.
     pub main: Option<Name>,
     /// Who may have written the files.
     pub trust: Trust,
@@ -49,18 +52,30 @@ pub struct Loaded {
     pub masked: bool,
     /// The file, then its drop-ins in order.
     pub files: Vec<PathBuf>,
-    // merged keys with provenance, fingerprint of the files: private
+    /// The merged keys, each with its place.
+    table: Option<Arc<Table>>,
+    fingerprint: Fingerprint,
 }
 
 impl Loaded {
     /// A unit that stands in no file, as `init -- COMMAND` makes one.
     pub fn synthetic(unit: Unit) -> Loaded {
-        Loaded { unit: Arc::new(unit), masked: false, files: Vec::new() }
+        let (unit, files, fingerprint) = (Arc::new(unit), Vec::new(), Vec::new());
+        Loaded { unit, masked: false, files, table: None, fingerprint }
     }
 
     /// The merged unit as TOML, each line with the file and line that its value came from.
     pub fn cat(&self) -> String {
-        todo!()
+        if let Some(table) = &self.table {
+            return cat::render(table);
+        }
+        match self.files.first() {
+            Some(file) => format!("# masked by {}\n", file.display()),
+            None => {
+                let words: Vec<_> = self.unit.command.iter().map(|word| cat::quoted(word)).collect();
+                format!("command = [{}]  # from the command line\n", words.join(", "))
+            }
+        }
     }
 
     /// A problem with the key at this path (`requires`), or with one item of its list, at the place where
@@ -68,95 +83,161 @@ impl Loaded {
     pub fn problem(
         &self,
         severity: Severity,
-        _key: &str,
-        _item: Option<&str>,
+        key: &str,
+        item: Option<&str>,
         message: String,
         help: Option<String>,
     ) -> Problem {
-        let file = self.files.first().cloned().unwrap_or_default();
-        let unit = Some(self.unit.name.clone());
-        Problem { severity, file, at: None, line: None, width: 1, message, help, unit }
+        let unit = Some(&self.unit.name);
+        let problem = match self.find(key) {
+            Some(entry) => Problem::at(self.item(entry, item), unit, message, help),
+            None => Problem::file(self.files.first().cloned().unwrap_or_default(), unit, message, help),
+        };
+        Problem { severity, ..problem }
     }
 
     /// Where the key at this path (`restart.delay`) was written, as `web.toml:7:1`.
-    pub fn place(&self, _key: &str) -> Option<String> {
-        todo!()
+    pub fn place(&self, key: &str) -> Option<String> {
+        self.find(key).map(|entry| entry.key.place())
+    }
+
+    fn find(&self, key: &str) -> Option<&Entry> {
+        self.table.as_ref()?.find(key)
+    }
+
+    /// The place of an item of a list, of the whole list if it was written with a placeholder, or of the key.
+    fn item<'e>(&self, entry: &'e Entry, item: Option<&str>) -> &'e At {
+        let (Some(wanted), Value::Array(items)) = (item, &entry.node.value) else { return &entry.key };
+        let is_it = |value: &Value| matches!(value, Value::String(text) if text.replace("{name}", &self.unit.name) == wanted);
+        items.iter().find(|node| is_it(&node.value)).map_or(&entry.key, |node| &node.at)
     }
 }
 
 impl Set {
     /// Whether the files of this unit differ by now from what was loaded (contents, drop-ins added or gone).
     /// Reads the disk: not for the deciding thread.
-    pub fn changed_on_disk(&self, _name: &Name, _sources: &Sources) -> bool {
-        todo!()
+    pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> bool {
+        let Some(loaded) = self.units.get(name) else { return false };
+        // A unit of the command line has no file that could change.
+        if loaded.files.is_empty() {
+            return false;
+        }
+        let files = files::of(name, &sources.dirs);
+        files.masked != loaded.masked
+            || files::fingerprint(&files).map_or(true, |fingerprint| fingerprint != loaded.fingerprint)
     }
-}
-
-/// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Nothing is loaded with it.
-    Error,
-    /// Said by `check` and at a load.
-    Warning,
-}
-
-/// Something wrong with a file. Displayed over several lines, with the line it is about and a caret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// How bad.
-    pub severity: Severity,
-    /// In which file.
-    pub file: PathBuf,
-    /// 1-based line and column (in characters), where there is one.
-    pub at: Option<(usize, usize)>,
-    /// The text of that line.
-    pub line: Option<String>,
-    /// How many characters the caret marks, 1 or more.
-    pub width: usize,
-    /// What is wrong, lower case.
-    pub message: String,
-    /// What would do.
-    pub help: Option<String>,
-    /// The unit it keeps from being loaded.
-    pub unit: Option<Name>,
-}
-
-/// `uphold.toml`, checked.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    /// `[control] admin_groups`: names or numbers.
-    pub admin_groups: Vec<String>,
-    /// `[control] read_groups`
-    pub read_groups: Vec<String>,
-    /// `[log] level`: error, warn, info, debug or trace.
-    pub log_level: Option<String>,
-    /// `[log] format`
-    pub log_format: LogFormat,
-    /// `shutdown_timeout`; `None`: no cap.
-    pub shutdown_timeout: Option<Duration>,
-    /// `main`
-    pub main: Option<Name>,
-    // `[defaults]`, with provenance: private
-}
-
-/// `[log] format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
-/// Reads the daemon config.
-pub fn config(_path: &Path, _trust: &Trust) -> Result<Config, Vec<Problem>> {
-    todo!()
 }
 
 /// Reads all unit files and drop-ins. The problems are all problems of all files; a unit with an error is
 /// not in the set.
-pub fn load(_sources: &Sources) -> (Set, Vec<Problem>) {
-    todo!()
+pub fn load(sources: &Sources) -> (Set, Vec<Problem>) {
+    let (mut set, mut problems) = (Set::default(), Vec::new());
+    for name in files::names(&sources.dirs, &mut problems) {
+        let files = files::of(&name, &sources.dirs);
+        one(sources, name, files, true, &mut set, &mut problems);
+    }
+    (set, problems)
+}
+
+/// Reads these files as units, each named by its file name, for `check`: without drop-ins, and whoever may
+/// have written them. Of two files of one name the later is in the set; the problems are those of all.
+pub fn check_files(sources: &Sources, files: &[PathBuf]) -> (Set, Vec<Problem>) {
+    let (mut set, mut problems) = (Set::default(), Vec::new());
+    for file in files {
+        let text = file.file_name().unwrap_or_default().to_string_lossy();
+        let Some(stem) = text.strip_suffix(".toml") else {
+            let message = "a unit file's name ends in .toml".to_owned();
+            problems.push(Problem::file(file.clone(), None, message, None));
+            continue;
+        };
+        match Name::new(stem) {
+            Ok(name) => {
+                let files = Files { file: Some(file.clone()), ..Files::default() };
+                one(sources, name, files, false, &mut set, &mut problems);
+            }
+            Err(bad) => problems.push(Problem::file(file.clone(), None, bad.to_string(), None)),
+        }
+    }
+    (set, problems)
+}
+
+/// Reads one unit into the set.
+fn one(
+    sources: &Sources,
+    name: Name,
+    files: Files,
+    judged: bool,
+    set: &mut Set,
+    problems: &mut Vec<Problem>,
+) {
+    let before = problems.len();
+    let loaded = loaded(sources, &name, &files, judged, problems);
+    let broken = problems[before..].iter().any(|problem| problem.severity == Severity::Error);
+    match loaded.filter(|_| !broken) {
+        Some(loaded) => {
+            set.units.insert(name, Arc::new(loaded));
+        }
+        None => {
+            set.units.remove(&name);
+            if !set.broken.contains(&name) {
+                set.broken.push(name);
+            }
+        }
+    }
+}
+
+fn loaded(
+    sources: &Sources,
+    name: &Name,
+    files: &Files,
+    judged: bool,
+    problems: &mut Vec<Problem>,
+) -> Option<Loaded> {
+    let file = files.file.as_ref()?;
+    if files.masked {
+        let (unit, paths) = (Arc::new(Unit::new(name.clone())), vec![file.clone()]);
+        let fingerprint = files::fingerprint(files).unwrap_or_default();
+        return Some(Loaded { unit, masked: true, files: paths, table: None, fingerprint });
+    }
+    let paths: Vec<PathBuf> = std::iter::once(file).chain(&files.drop_ins).cloned().collect();
+    let mut read = Vec::new();
+    for (index, path) in paths.iter().enumerate() {
+        let trust = judged.then(|| files::trust_in(&sources.trust, files::dir_of(path, &sources.dirs)));
+        read.push(text(path, index + 1, trust.as_ref(), name, problems));
+    }
+    // One file that cannot be read leaves nothing to say of the whole.
+    let read: Vec<(Arc<Source>, Table)> = read.into_iter().collect::<Option<_>>()?;
+    let mut merged = sources.config.defaults().cloned().unwrap_or_default();
+    for (_, table) in &read {
+        merged.merge(table);
+    }
+    let (first, _) = read.first()?;
+    let top = At { source: first.clone(), span: 0..1 };
+    let main = sources.main.as_ref().or(sources.config.main.as_ref()) == Some(name);
+    let mut cx = Context { name, environment: &sources.environment, partial: false, problems: Vec::new() };
+    let unit = parse::unit(&mut cx, &merged, &top, main);
+    problems.append(&mut cx.problems);
+    let fingerprint =
+        read.iter().map(|(source, _)| (source.path.clone(), files::hash(source.text.as_bytes()))).collect();
+    Some(Loaded {
+        unit: Arc::new(unit),
+        masked: false,
+        files: paths,
+        table: Some(Arc::new(merged)),
+        fingerprint,
+    })
+}
+
+/// Reads one file, and finds what is wrong with its keys by themselves.
+fn text(
+    path: &Path,
+    rank: usize,
+    trust: Option<&Trust>,
+    name: &Name,
+    problems: &mut Vec<Problem>,
+) -> Option<(Arc<Source>, Table)> {
+    let source = files::read(path, rank, trust, Some(name), problems)?;
+    let table = tree::parse(&source, Some(name), problems)?;
+    diagnose::keys(&table, schema::UNIT, Some(name), problems);
+    Some((source, table))
 }

@@ -296,13 +296,6 @@ impl Probe {
     }
 }
 
-impl Probe {
-    /// As `describe` prints it.
-    pub fn spec(&self) -> String {
-        String::new()
-    }
-}
-
 /// What a probe tries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {

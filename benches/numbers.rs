@@ -1,0 +1,182 @@
+//! The figures that uphold is held to, measured on a real daemon: `cargo bench --bench numbers`.
+//!
+//! Each stands beside a floor that was measured in the same run where a floor exists, since machines differ.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench may fail, and prints")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_uphold");
+
+struct Daemon {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(units: usize, text: &str) -> Daemon {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("units")).unwrap();
+        for n in 0..units {
+            std::fs::write(dir.path().join(format!("units/u{n:04}.toml")), text).unwrap();
+        }
+        let mut command = Command::new(BINARY);
+        command.arg("run");
+        for (flag, name) in [("--units", "units"), ("--runtime-dir", "run"), ("--log-dir", "log")] {
+            command.arg(flag).arg(dir.path().join(name));
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Daemon { child, dir }
+    }
+
+    fn connect(&self) -> Option<UnixStream> {
+        UnixStream::connect(self.dir.path().join("run/control.sock")).ok()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = self.connect()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: u\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text.split_once("\r\n\r\n")?.1.to_owned())
+    }
+
+    fn views(&self) -> Vec<serde_json::Value> {
+        let body = self.get("/v1/units").unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        value["units"].as_array().cloned().unwrap_or_default()
+    }
+
+    fn until_running(&self, units: usize) -> Vec<serde_json::Value> {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let views = self.views();
+            if views.len() == units && views.iter().all(|view| view["state"] == "running") {
+                return views;
+            }
+            assert!(Instant::now() < until, "not all run");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn proc(&self, name: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap()
+    }
+
+    fn rss_kib(&self) -> u64 {
+        field(&self.proc("status"), "VmRSS:")
+    }
+
+    fn switches(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks
+            .flatten()
+            .map(|task| std::fs::read_to_string(task.path().join("status")).unwrap())
+            .map(|status| field(&status, "voluntary_ctxt_switches:"))
+            .sum()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// From SIGKILL to the event that says that the next exec has succeeded.
+fn restart() {
+    let daemon = Daemon::start(1, "command = [\"sleep\", \"6000\"]\n[restart]\ndelay = \"0s\"\n");
+    daemon.until_running(1);
+    let mut times = Vec::new();
+    let stream = daemon.connect().unwrap();
+    write!(&stream, "GET /v1/events?follow=true HTTP/1.1\r\nHost: u\r\n\r\n").unwrap();
+    let mut events = BufReader::new(stream);
+    let mut line = String::new();
+    while !line.contains("\"Started\"") {
+        line.clear();
+        events.read_line(&mut line).unwrap();
+    }
+    for _ in 0..200 {
+        let pid = daemon.until_running(1)[0]["pid"].as_i64().unwrap();
+        let begun = Instant::now();
+        kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+        line.clear();
+        while !line.contains("\"Started\"") {
+            line.clear();
+            events.read_line(&mut line).unwrap();
+        }
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    let median = median(times);
+    println!("restart after SIGKILL, to the Started event: median {median:.2} ms (target: under 2 ms)");
+}
+
+/// A thousand services, against a bare loop that starts as many.
+fn thousand() {
+    let begun = Instant::now();
+    let mut bare: Vec<Child> =
+        (0..1000).map(|_| Command::new("sleep").arg("6000").stdin(Stdio::null()).spawn().unwrap()).collect();
+    let floor = begun.elapsed();
+    for child in &mut bare {
+        let _ = child.kill();
+    }
+    for child in &mut bare {
+        let _ = child.wait();
+    }
+    let begun = jiff::Timestamp::now();
+    let daemon = Daemon::start(1000, "command = [\"sleep\", \"6000\"]\n");
+    let launched = jiff::Timestamp::now();
+    let views = daemon.until_running(1000);
+    let started =
+        |view: &serde_json::Value| view["started_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let first = views.iter().map(started).min().unwrap();
+    let last = views.iter().map(started).max().unwrap();
+    let seconds = |from: jiff::Timestamp, to: jiff::Timestamp| to.duration_since(from).as_secs_f64();
+    let (span, whole) = (seconds(first, last), seconds(launched, last));
+    println!(
+        "1,000 units: bare loop {:.3} s; first to last start {span:.3} s (ratio {:.2}); from uphold's own start {whole:.3} s (ratio {:.2}, target: 1.5); writing the files took {:.3} s",
+        floor.as_secs_f64(),
+        span / floor.as_secs_f64(),
+        whole / floor.as_secs_f64(),
+        seconds(begun, launched)
+    );
+    println!("RSS with 1,000 units: {:.1} MiB (target: under 16)", daemon.rss_kib() as f64 / 1024.0);
+}
+
+fn idle() {
+    let daemon = Daemon::start(100, "command = [\"sleep\", \"6000\"]\n");
+    daemon.until_running(100);
+    std::thread::sleep(Duration::from_secs(3));
+    let before = daemon.switches();
+    std::thread::sleep(Duration::from_secs(10));
+    println!("idle with 100 units: {} wakeups in 10 s (target: 0)", daemon.switches() - before);
+    let none = Daemon::start(0, "");
+    none.until_running(0);
+    println!("RSS with no unit: {:.1} MiB (target: under 8)", none.rss_kib() as f64 / 1024.0);
+}
+
+fn main() {
+    let size = std::fs::metadata(Path::new(BINARY)).unwrap().len() as f64 / f64::from(1 << 20);
+    println!("binary: {size:.2} MiB (target: under 6 MB)");
+    restart();
+    thousand();
+    idle();
+}

@@ -1,0 +1,108 @@
+//! Asking the daemon, and following its events without loss.
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::respond::problem;
+use super::{Call, Peer, Reply, Request};
+use crate::engine::Event;
+
+/// Lines that wait for a client that reads slowly; what comes beyond waits in the broadcast, and what that
+/// loses is asked for again.
+const WAITING: usize = 64;
+
+/// The daemon, asked in the name of one peer.
+#[derive(Debug, Clone)]
+pub(super) struct Daemon {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) peer: Peer,
+}
+
+impl Daemon {
+    /// Asks and waits for the answer, as long as it takes.
+    pub(super) async fn ask(&self, call: Call) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { call, peer: self.peer.clone(), reply };
+        if self.requests.send(request).await.is_err() {
+            return shutting_down();
+        }
+        match answer.await {
+            Ok(reply) => reply,
+            Err(_) if self.requests.is_closed() => shutting_down(),
+            Err(_) => Reply::Problem(problem(
+                "internal",
+                500,
+                "cannot answer: the daemon dropped the request; its own log may say why",
+            )),
+        }
+    }
+}
+
+fn shutting_down() -> Reply {
+    let detail = "cannot answer: the daemon is ending and takes no more requests";
+    Reply::Problem(problem("shutting-down", 503, detail))
+}
+
+/// One event as its line, without the line end.
+pub(super) fn line(event: &Event) -> Option<String> {
+    serde_json::to_string(event).ok()
+}
+
+/// The events of before as lines, then those that come, until the daemon or the client ends it. `call` is
+/// what was asked for.
+pub(super) fn events(
+    daemon: Daemon,
+    call: Call,
+    before: Vec<Event>,
+    coming: broadcast::Receiver<Event>,
+) -> mpsc::Receiver<String> {
+    let (lines, body) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = lines.closed() => {}
+            () = pump(&daemon, call, before, coming, &lines) => {}
+        }
+    });
+    body
+}
+
+async fn pump(
+    daemon: &Daemon,
+    call: Call,
+    before: Vec<Event>,
+    mut coming: broadcast::Receiver<Event>,
+    lines: &mpsc::Sender<String>,
+) {
+    let (unit, mut last) = match call {
+        Call::Events { unit, since, .. } => (unit, since),
+        _ => (None, 0),
+    };
+    let mut batch = before;
+    loop {
+        for event in batch {
+            // An event that came between the list and the subscription is in both.
+            if event.seq <= last {
+                continue;
+            }
+            last = event.seq;
+            if unit.as_ref().is_some_and(|unit| *unit != event.unit) {
+                continue;
+            }
+            if let Some(line) = line(&event)
+                && lines.send(line).await.is_err()
+            {
+                return;
+            }
+        }
+        batch = match coming.recv().await {
+            Ok(event) => vec![event],
+            Err(RecvError::Closed) => return,
+            Err(RecvError::Lagged(_)) => {
+                let again = Call::Events { unit: unit.clone(), since: last, follow: true };
+                let Reply::Events(missed, Some(fresh)) = daemon.ask(again).await else { return };
+                coming = fresh;
+                missed
+            }
+        };
+    }
+}

@@ -1,0 +1,185 @@
+//! Commands that act on units, and `wait`: asked for all units at once, answered unit by unit.
+
+use std::time::Duration;
+
+use hyper::Method;
+
+use super::args::{Goal, On};
+use super::failure::{Code, Failure};
+use super::{Context, json, units, words};
+use crate::engine::{Done, DoneResult};
+use crate::unit::{Name, Signal};
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    /// `start`
+    Start,
+    /// `stop`
+    Stop,
+    /// `restart`
+    Restart,
+    /// `reload`
+    Reload,
+    /// `reset`
+    Reset,
+    /// `signal`
+    Signal,
+    /// `wait`
+    Wait,
+}
+
+impl Act {
+    fn as_str(self) -> &'static str {
+        match self {
+            Act::Start => "start",
+            Act::Stop => "stop",
+            Act::Restart => "restart",
+            Act::Reload => "reload",
+            Act::Reset => "reset",
+            Act::Signal => "signal",
+            Act::Wait => "wait",
+        }
+    }
+
+    /// What it does to those that require a unit.
+    fn also(self) -> &'static str {
+        match self {
+            Act::Restart => "also restarted",
+            Act::Start | Act::Stop | Act::Reload | Act::Reset | Act::Signal | Act::Wait => "also stopped",
+        }
+    }
+}
+
+/// `start`, `stop`, `restart`, `reload` and `reset`.
+pub(super) async fn run(context: &Context, act: Act, on: On) -> Result<Code, Failure> {
+    let mut query = format!("?wait={}", !on.no_wait);
+    if let Some(timeout) = on.timeout {
+        query.push_str(&format!("&timeout={}", words::query_duration(timeout)));
+    }
+    each(context, act, &query, "", &on.units).await
+}
+
+/// `signal`
+pub(super) async fn signal(
+    context: &Context,
+    signal: Signal,
+    patterns: Vec<String>,
+) -> Result<Code, Failure> {
+    each(context, Act::Signal, "", &format!(r#"{{"signal":"{signal}"}}"#), &patterns).await
+}
+
+/// `wait`
+pub(super) async fn wait(
+    context: &Context,
+    goal: Goal,
+    timeout: Option<Duration>,
+    patterns: Vec<String>,
+) -> Result<Code, Failure> {
+    let mut query = format!("?for={}", goal.as_str());
+    if let Some(timeout) = timeout {
+        query.push_str(&format!("&timeout={}", words::query_duration(timeout)));
+    }
+    each(context, Act::Wait, &query, "", &patterns).await
+}
+
+async fn each(
+    context: &Context,
+    act: Act,
+    query: &str,
+    body: &str,
+    patterns: &[String],
+) -> Result<Code, Failure> {
+    let (names, missing) = units::expand(context, patterns).await?;
+    let method = if act == Act::Wait { Method::GET } else { Method::POST };
+    let ask = |name: &Name| {
+        let target = format!("/v1/units/{name}/{}{query}", act.as_str());
+        let (client, method, body) = (context.client.clone(), method.clone(), body.to_owned());
+        tokio::spawn(async move { client.ask(method, &target, &body).await?.read::<Done>() })
+    };
+    let asked: Vec<_> = names.iter().map(ask).collect();
+    let mut code = if missing { Code::NoSuchUnit } else { Code::Fine };
+    for answer in asked {
+        let answer = answer.await.map_err(|error| Failure::Failed(format!("cannot go on: {error}")))?;
+        code = code.min(show(context, act, answer)?);
+    }
+    Ok(code)
+}
+
+fn show(context: &Context, act: Act, answer: Result<(Done, String), Failure>) -> Result<Code, Failure> {
+    let (done, text) = match answer {
+        Ok(answer) => answer,
+        Err(failure) => {
+            failure.text().iter().for_each(|text| context.out.complain(text));
+            return Ok(failure.code());
+        }
+    };
+    if context.json {
+        context.out.line(&json::pretty(&text))?;
+        return Ok(outcome(&done));
+    }
+    let code = outcome(&done);
+    if code == Code::Fine {
+        context.out.line(&render(act, &done))?;
+    } else {
+        context.out.complain(&render(act, &done));
+    }
+    Ok(code)
+}
+
+fn outcome(done: &Done) -> Code {
+    match done.result {
+        DoneResult::Ok => Code::Fine,
+        DoneResult::Failed => Code::Failed,
+        DoneResult::Timeout => Code::TimedOut,
+    }
+}
+
+/// `web: started, pid 4711`, what else it meant, and beneath a failure the last lines of output.
+fn render(act: Act, done: &Done) -> String {
+    let mut text = format!("{}: {}", done.name, words::clean(&done.message));
+    if !done.also.is_empty() {
+        let names: Vec<&str> = done.also.iter().map(Name::as_str).collect();
+        text.push_str(&format!("; {}: {}", act.also(), names.join(", ")));
+    }
+    if done.result != DoneResult::Ok {
+        for line in &done.output {
+            text.push_str(&format!("\n    {}", words::clean(line)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::StateName;
+
+    fn done(result: DoneResult, message: &str) -> Done {
+        Done {
+            name: Name::new("db").unwrap(),
+            result,
+            message: message.to_owned(),
+            state: StateName::Running,
+            pid: None,
+            also: Vec::new(),
+            output: vec!["last \x1b[1mwords".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_failure_has_its_output_beneath() {
+        let failed = done(DoneResult::Failed, "exit 1 after 0.3s");
+        assert_eq!(render(Act::Start, &failed), "db: exit 1 after 0.3s\n    last \\x1b[1mwords");
+        assert_eq!(outcome(&failed).number(), 1);
+        assert_eq!(outcome(&done(DoneResult::Timeout, "not up")).number(), 124);
+    }
+
+    #[test]
+    fn a_stop_says_what_else_it_stops() {
+        let mut stopped = done(DoneResult::Ok, "stopped");
+        stopped.also = vec![Name::new("app").unwrap(), Name::new("web").unwrap()];
+        assert_eq!(render(Act::Stop, &stopped), "db: stopped; also stopped: app, web");
+        assert_eq!(render(Act::Restart, &stopped), "db: stopped; also restarted: app, web");
+    }
+}

@@ -1,0 +1,270 @@
+//! The daemon: the loop that carries inputs to the engine and its effects to the adapters.
+//!
+//! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
+//! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
+
+mod answers;
+mod disk;
+mod files;
+mod manager;
+mod places;
+mod signals;
+mod start;
+mod voice;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::control;
+use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
+use crate::host::{self, ExecOrder, Host, News, Order};
+use crate::logs::{self, Logs};
+use crate::probe::{self, Prober};
+use crate::unit::{Check, Name, ProbeKind, Signal};
+
+use answers::{Inward, Waiter};
+use disk::Disk;
+use files::{Files, Loading};
+
+pub use start::{Init, Options, check, run};
+
+/// Everything that the loop holds.
+struct Daemon {
+    engine: Engine,
+    host: Host,
+    logs: Arc<Logs>,
+    prober: Arc<Prober>,
+    disk: Disk,
+    files: Arc<Files>,
+    loading: Loading,
+    /// COMMAND of `init`.
+    command: Option<Name>,
+    /// For followers of events.
+    events: broadcast::Sender<Event>,
+    /// Who waits for an answer of the engine.
+    waiters: HashMap<Ticket, Waiter>,
+    tickets: u64,
+    /// Attempts of tcp and http probes in flight.
+    attempts: HashMap<(Name, Run, ProbeKind), AbortHandle>,
+    /// What tasks beside the loop have to say.
+    inward: mpsc::UnboundedSender<Inward>,
+    watchdog: Option<Duration>,
+    /// The machine starts again after its end: SIGINT is Ctrl-Alt-Del for its PID 1.
+    reboot: bool,
+    exit: Option<i32>,
+}
+
+/// Where the loop hears from everybody.
+struct Ears {
+    news: mpsc::UnboundedReceiver<News>,
+    notices: mpsc::UnboundedReceiver<logs::Notice>,
+    requests: mpsc::Receiver<control::Request>,
+    signals: mpsc::UnboundedReceiver<Signal>,
+    inward: mpsc::UnboundedReceiver<Inward>,
+}
+
+/// What woke the loop.
+enum Wake {
+    News(News),
+    Notice(logs::Notice),
+    Request(control::Request),
+    Signal(Signal),
+    Inward(Inward),
+    /// The host has done something of its own.
+    Host,
+    Deadline,
+    Watchdog,
+}
+
+impl Daemon {
+    /// Runs until the engine says that all is done.
+    async fn supervise(&mut self, ears: &mut Ears) -> i32 {
+        let mut fed = Instant::now();
+        loop {
+            if let Some(status) = self.exit {
+                return status;
+            }
+            match self.wake(ears, fed).await {
+                Wake::News(news) => self.news(news),
+                Wake::Notice(notice) => self.handle(Input::Notice {
+                    instance: notice.instance,
+                    reason: notice.reason,
+                    warning: notice.warning,
+                    message: notice.message,
+                }),
+                Wake::Request(request) => self.request(request),
+                Wake::Signal(signal) => self.signal(signal),
+                Wake::Inward(inward) => self.inward(inward),
+                Wake::Host => {}
+                Wake::Deadline => self.handle(Input::Tick),
+                Wake::Watchdog => {
+                    manager::alive();
+                    fed = Instant::now();
+                }
+            }
+        }
+    }
+
+    async fn wake(&mut self, ears: &mut Ears, fed: Instant) -> Wake {
+        let deadline = self.engine.next_deadline().map(|at| Instant::now() + (at - host::now().mono));
+        let watchdog = self.watchdog.map(|every| fed + every);
+        tokio::select! {
+            // What happened before what is due: an exit that is known is not killed for being late.
+            biased;
+            Some(signal) = ears.signals.recv() => Wake::Signal(signal),
+            Some(news) = ears.news.recv() => Wake::News(news),
+            () = self.host.next() => Wake::Host,
+            Some(inward) = ears.inward.recv() => Wake::Inward(inward),
+            () = at(deadline) => Wake::Deadline,
+            () = at(watchdog) => Wake::Watchdog,
+            Some(notice) = ears.notices.recv() => Wake::Notice(notice),
+            Some(request) = ears.requests.recv() => Wake::Request(request),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.engine.handle(host::now(), input, &mut effects);
+        for effect in effects {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Spawn { instance, run, unit } => {
+                let foreground = self.command.as_ref() == Some(&instance);
+                self.host.spawn(Order { instance, run, unit, foreground });
+            }
+            Effect::Signal { instance, run, signal, to, cont } => {
+                self.host.signal(&instance, run, signal, to, cont);
+            }
+            Effect::Terminate { instance, run } => self.host.terminate(&instance, run),
+            Effect::Kill { instance, run, main_only } => self.host.kill(&instance, run, main_only),
+            Effect::Survey { instance, run } => self.host.survey(&instance, run),
+            Effect::Probe { instance, run, kind, probe, unit } => match &probe.check {
+                Check::Exec { command } => {
+                    let (command, timeout) = (command.clone(), probe.timeout);
+                    self.host.exec(ExecOrder { instance, run, kind, unit, command, timeout });
+                }
+                Check::Tcp(_) | Check::Http(_) => self.attempt(instance, run, kind, probe),
+            },
+            Effect::CancelProbe { instance, run, kind } => {
+                self.host.cancel_exec(&instance, kind);
+                if let Some(attempt) = self.attempts.remove(&(instance, run, kind)) {
+                    attempt.abort();
+                }
+            }
+            Effect::Applied { instance, unit } => self.logs.configure(&instance, &unit.logs),
+            Effect::Forget { instance } => {
+                self.host.forget(&instance);
+                self.logs.forget(&instance);
+            }
+            Effect::Event(event) => self.event(event),
+            Effect::Answer { ticket, answer } => self.answer(ticket, answer),
+            Effect::Sweep(signal) => self.host.sweep(signal),
+            Effect::Exit(status) => self.exit = Some(status),
+        }
+    }
+
+    fn attempt(&mut self, instance: Name, run: Run, kind: ProbeKind, probe: Arc<crate::unit::Probe>) {
+        let (prober, inward) = (self.prober.clone(), self.inward.clone());
+        let key = (instance.clone(), run, kind);
+        let task = tokio::spawn(async move {
+            let outcome = prober.attempt(&probe).await;
+            drop(inward.send(Inward::Probed { instance, run, kind, outcome }));
+        });
+        if let Some(old) = self.attempts.insert(key, task.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn probed(&mut self, instance: Name, run: Run, kind: ProbeKind, outcome: Outcome) {
+        self.attempts.remove(&(instance.clone(), run, kind));
+        self.handle(Input::Probed { instance, run, kind, outcome });
+    }
+
+    fn event(&mut self, event: Event) {
+        let (unit, reason, message) = (event.unit.as_str(), event.reason.as_str(), event.message.as_str());
+        match event.kind {
+            EventKind::Normal => tracing::info!(unit, reason, "{message}"),
+            EventKind::Warning => tracing::warn!(unit, reason, "{message}"),
+        }
+        // Nobody follows: then nobody needs it.
+        drop(self.events.send(event));
+    }
+
+    fn news(&mut self, news: News) {
+        match news {
+            News::Spawned { instance, run, pid, output } => {
+                let unit = self.engine.unit(&instance).cloned();
+                for captured in output {
+                    self.logs.open(logs::Source {
+                        instance: instance.clone(),
+                        run,
+                        stderr: captured.stream == host::Stream::Stderr,
+                        pipe: captured.pipe,
+                        path: captured.path,
+                        logs: unit.as_ref().map(|unit| unit.logs.clone()).unwrap_or_default(),
+                    });
+                }
+                self.handle(Input::Spawned { instance, run, pid });
+            }
+            News::SpawnFailed { instance, run, failure } => {
+                self.handle(Input::SpawnFailed { instance, run, failure });
+            }
+            News::Exited { instance, run, exit } => self.handle(Input::Exited { instance, run, exit }),
+            News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
+            News::Emptied { instance, run } => self.handle(Input::Emptied { instance, run }),
+            News::Probed { instance, run, kind, end, output } => {
+                let probe = self.engine.unit(&instance).and_then(|unit| unit.probe(kind).cloned());
+                let Some(probe) = probe else { return };
+                let Check::Exec { command } = &probe.check else { return };
+                let outcome = probe::exec_outcome(command, probe.timeout, end, &output);
+                self.probed(instance, run, kind, outcome);
+            }
+            News::Childless => self.handle(Input::Childless),
+            News::Notice { instance: Some(instance), reason, message } => {
+                self.handle(Input::Notice { instance, reason, warning: true, message });
+            }
+            News::Notice { instance: None, reason, message } => tracing::warn!(reason, "{message}"),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if signal == Signal::CHLD {
+            self.host.reap();
+        } else if self.command.is_some() {
+            self.handle(Input::Forward(signal));
+        } else if signal == Signal::TERM || signal == Signal::INT {
+            self.reboot = signal == Signal::INT;
+            self.shut_down(&signal.name());
+        } else if signal == Signal::HUP {
+            self.load(false, false, None);
+        } else {
+            tracing::debug!("{signal} has no meaning for uphold and is ignored");
+        }
+    }
+
+    fn shut_down(&mut self, asked_by: &str) {
+        if !self.engine.shutting_down() {
+            tracing::info!("shutting down: {asked_by}");
+            manager::stopping();
+        } else {
+            tracing::warn!("shutting down at once: {asked_by} again");
+        }
+        self.handle(Input::Shutdown);
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,370 @@
+//! Requests of the control API, and their answers: what has to be read or waited for is done beside the
+//! loop and comes back as [`Inward`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Daemon;
+use super::files::{self, Loading};
+use crate::api::{Health, Problem, UnitConfig, Unwell, Version};
+use crate::control::{Call, Reply, Request};
+use crate::engine::{
+    Answer, Changes, Done, DoneResult, Facts, Input, LastExit, Outcome, Run, Ticket, View, Wall, Wanted,
+};
+use crate::host;
+use crate::logs::Query;
+use crate::unit::{self, Name, ProbeKind, Severity};
+
+/// How long a view waits for the disk and for the log thread before it goes without them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a task beside the loop has to say.
+pub(super) enum Inward {
+    /// An attempt of a tcp or http probe ended.
+    Probed {
+        /// Whose.
+        instance: Name,
+        /// Which start.
+        run: Run,
+        /// Which probe.
+        kind: ProbeKind,
+        /// How it went.
+        outcome: Outcome,
+    },
+    /// What a view needs is there.
+    Show {
+        /// One instance, or all.
+        one: Option<Name>,
+        /// Units whose files differ from what was loaded.
+        changed: BTreeSet<Name>,
+        /// The last lines of the one.
+        output: Vec<String>,
+        /// Where to.
+        reply: oneshot::Sender<Reply>,
+    },
+    /// The files were read.
+    Loaded {
+        /// `update`.
+        update: bool,
+        /// Only say what would be.
+        dry_run: bool,
+        /// What they say.
+        result: Result<Loading, Vec<unit::Problem>>,
+        /// Where to; `None`: SIGHUP.
+        reply: Option<oneshot::Sender<Reply>>,
+    },
+}
+
+/// Who waits for an answer of the engine.
+pub(super) enum Waiter {
+    /// For a command.
+    Done(oneshot::Sender<Reply>),
+    /// For a load, with its warnings; `None`: SIGHUP.
+    Loaded(Option<oneshot::Sender<Reply>>, Vec<String>),
+}
+
+fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
+    Problem { kind: kind.to_owned(), title: title.to_owned(), status, detail }
+}
+
+fn no_such_unit(name: &Name) -> Reply {
+    let detail = format!("no unit is named `{name}`; `uphold ctl status` lists those that are");
+    Reply::Problem(problem("no-such-unit", "No such unit", 404, detail))
+}
+
+/// The asker may be gone; what was asked for is done all the same.
+fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
+    drop(reply.send(answer));
+}
+
+impl Daemon {
+    pub(super) fn request(&mut self, request: Request) {
+        let Request { call, peer, reply } = request;
+        if let Some(name) = named(&call).filter(|name| self.engine.unit(name).is_none()) {
+            return send(reply, no_such_unit(name));
+        }
+        match call {
+            Call::List => self.gather(None, reply),
+            Call::Get(name) => self.gather(Some(name), reply),
+            Call::Config(name) => send(reply, self.config(&name)),
+            Call::Command { unit, verb, wait, timeout } => {
+                tracing::debug!(uid = peer.uid, pid = peer.pid, unit = unit.as_str(), "{verb:?}");
+                let ticket = self.ticket(Waiter::Done(reply));
+                self.handle(Input::Command { verb, instances: vec![unit], timeout, wait, ticket });
+            }
+            Call::Logs { unit, lines, since, follow, previous } => {
+                send(reply, self.read_logs(unit, lines, since, follow, previous));
+            }
+            Call::Events { unit, since, follow } => {
+                let coming = follow.then(|| self.events.subscribe());
+                send(reply, Reply::Events(self.engine.events(unit.as_ref(), since), coming));
+            }
+            Call::Load { update, dry_run } => self.load(update, dry_run, Some(reply)),
+            Call::Shutdown => {
+                send(reply, Reply::Accepted);
+                self.shut_down(&format!("asked for by uid {}", peer.uid));
+            }
+            Call::Version => send(
+                reply,
+                Reply::Version(Version {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    pid: std::process::id(),
+                }),
+            ),
+            Call::Health { ready, units } => send(reply, self.health(ready, &units)),
+        }
+    }
+
+    fn ticket(&mut self, waiter: Waiter) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.waiters.insert(ticket, waiter);
+        ticket
+    }
+
+    /// Asks disk and log thread for what a view needs; [`Inward::Show`] follows.
+    fn gather(&self, one: Option<Name>, reply: oneshot::Sender<Reply>) {
+        let (disk, logs, inward) = (self.disk.clone(), self.logs.clone(), self.inward.clone());
+        let (set, sources) = (self.loading.set.clone(), self.loading.sources.clone());
+        let names: Vec<Name> = one.clone().map_or_else(|| self.engine.instances(), |name| vec![name]);
+        tokio::spawn(async move {
+            let changed = disk.run(move || {
+                names.into_iter().filter(|name| set.changed_on_disk(name, &sources)).collect::<BTreeSet<_>>()
+            });
+            let changed = tokio::time::timeout(PATIENCE, changed).await.ok().flatten().unwrap_or_default();
+            let output = match &one {
+                Some(name) => tokio::time::timeout(PATIENCE, logs.tail(name)).await.unwrap_or_default(),
+                None => Vec::new(),
+            };
+            drop(inward.send(Inward::Show { one, changed, output, reply }));
+        });
+    }
+
+    pub(super) fn inward(&mut self, inward: Inward) {
+        match inward {
+            Inward::Probed { instance, run, kind, outcome } => self.probed(instance, run, kind, outcome),
+            Inward::Show { one: None, changed, output: _, reply } => {
+                let names = self.engine.instances();
+                let views = names.iter().filter_map(|name| self.view(name, &changed, None)).collect();
+                send(reply, Reply::List(views));
+            }
+            Inward::Show { one: Some(name), changed, output, reply } => {
+                match self.view(&name, &changed, Some(output)) {
+                    Some(view) => send(reply, Reply::Unit(Box::new(view))),
+                    None => send(reply, no_such_unit(&name)),
+                }
+            }
+            Inward::Loaded { update, dry_run, result, reply } => self.loaded(update, dry_run, result, reply),
+        }
+    }
+
+    fn view(&self, name: &Name, changed: &BTreeSet<Name>, output: Option<Vec<String>>) -> Option<View> {
+        let in_list = output.is_none();
+        let usage = self.host.usage(name, !in_list);
+        let facts = Facts {
+            changed_on_disk: changed.contains(name),
+            memory_bytes: usage.memory_bytes,
+            cpu_seconds: usage.cpu_seconds,
+            tasks: usage.tasks,
+            last_line: self.logs.last_line(name),
+            output: output.unwrap_or_default(),
+        };
+        let mut view = self.engine.view(host::now(), name, facts)?;
+        if in_list {
+            view.command.clear();
+        }
+        Some(view)
+    }
+
+    fn config(&self, name: &Name) -> Reply {
+        match self.engine.plan().units().get(name) {
+            Some(planned) => Reply::Config(UnitConfig {
+                name: name.clone(),
+                files: planned.loaded.files.iter().map(|file| file.display().to_string()).collect(),
+                text: planned.loaded.cat(),
+            }),
+            None => {
+                let detail = format!("the file of `{name}` is gone; what runs was started from it before");
+                Reply::Problem(problem("no-such-unit", "No such unit", 404, detail))
+            }
+        }
+    }
+
+    fn read_logs(
+        &self,
+        instance: Name,
+        lines: Option<usize>,
+        since: Option<Wall>,
+        follow: bool,
+        previous: bool,
+    ) -> Reply {
+        let Some(unit) = self.engine.unit(&instance) else { return no_such_unit(&instance) };
+        let (mut since, mut until) = (since, None);
+        if previous {
+            let Some((from, to)) = self.previous(&instance) else {
+                let detail = format!("`{instance}` has no run before the current one");
+                return Reply::Problem(problem("no-previous-run", "No previous run", 404, detail));
+            };
+            since = Some(since.map_or(from, |since| since.max(from)));
+            until = to;
+        }
+        let query =
+            Query { instance, logs: unit.logs.clone(), lines, since, until, follow: follow && !previous };
+        let mut read = self.logs.read(query);
+        let (out, lines) = mpsc::channel(64);
+        tokio::spawn(async move {
+            loop {
+                let line = tokio::select! {
+                    line = read.recv() => line,
+                    // The client is gone, though nothing more may ever be written.
+                    () = out.closed() => return,
+                };
+                let Some(line) = line else { return };
+                let Ok(text) = serde_json::to_string(&line) else { continue };
+                if out.send(text).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Reply::Logs(lines)
+    }
+
+    /// When the run before the current or last one began, and when the next one did.
+    fn previous(&self, instance: &Name) -> Option<(Wall, Option<Wall>)> {
+        let view = self.engine.view(host::now(), instance, Facts::default())?;
+        let mut ran = view.exits.iter().rev().filter(|exit| exit.started_at.is_some());
+        let next: Option<Wall> = match view.started_at {
+            Some(current) => Some(current),
+            None => ran.next().and_then(|last: &LastExit| last.started_at),
+        };
+        let previous = ran.next()?;
+        Some((previous.started_at?, next))
+    }
+
+    fn health(&self, ready: bool, units: &[Name]) -> Reply {
+        if let Some(missing) = units.iter().find(|name| self.engine.unit(name).is_none()) {
+            return no_such_unit(missing);
+        }
+        let names = if units.is_empty() { self.engine.instances() } else { units.to_vec() };
+        let unwell: Vec<Unwell> = names
+            .iter()
+            .filter(|_| ready || !units.is_empty())
+            .filter_map(|name| self.engine.view(host::now(), name, Facts::default()))
+            .filter(|view| !units.is_empty() || view.wanted == Wanted::Up)
+            .filter(|view| {
+                let completed = view.state == crate::engine::StateName::Completed;
+                !(view.up || completed) || (ready && view.ready == Some(false) && !completed)
+            })
+            .map(|view| Unwell {
+                message: view.message.unwrap_or_else(|| view.state.as_str().to_owned()),
+                name: view.name,
+                state: view.state,
+            })
+            .collect();
+        let healthy = unwell.is_empty() && !(ready && self.engine.shutting_down());
+        Reply::Health(Health { healthy, units: unwell })
+    }
+
+    /// Reads the files beside the loop; [`Inward::Loaded`] follows.
+    pub(super) fn load(&self, update: bool, dry_run: bool, reply: Option<oneshot::Sender<Reply>>) {
+        let (disk, files, inward) = (self.disk.clone(), self.files.clone(), self.inward.clone());
+        tokio::spawn(async move {
+            let Some(result) = disk.run(move || files.load(false)).await else { return };
+            drop(inward.send(Inward::Loaded { update, dry_run, result, reply }));
+        });
+    }
+
+    fn loaded(
+        &mut self,
+        update: bool,
+        dry_run: bool,
+        result: Result<Loading, Vec<unit::Problem>>,
+        reply: Option<oneshot::Sender<Reply>>,
+    ) {
+        let loading = match result {
+            Ok(loading) => loading,
+            Err(problems) => {
+                let detail = files::render(&problems);
+                tracing::error!("nothing was reloaded: the files have errors\n{detail}");
+                if let Some(reply) = reply {
+                    let title = "Nothing was changed: the files have errors";
+                    send(reply, Reply::Problem(problem("invalid-units", title, 422, detail)));
+                }
+                return;
+            }
+        };
+        let warnings: Vec<String> = loading
+            .warnings
+            .iter()
+            .filter(|problem| problem.severity == Severity::Warning)
+            .map(|problem| problem.to_string())
+            .collect();
+        if dry_run {
+            let changes = self.engine.preview(&loading.plan, update);
+            if let Some(reply) = reply {
+                send(reply, Reply::Changes(Changes { dry_run: true, warnings, ..changes }));
+            }
+            return;
+        }
+        if self.engine.shutting_down() {
+            if let Some(reply) = reply {
+                let detail = "nothing is loaded any more: uphold is shutting down".to_owned();
+                send(reply, Reply::Problem(problem("shutting-down", "Shutting down", 503, detail)));
+            }
+            return;
+        }
+        let ticket = self.ticket(Waiter::Loaded(reply, warnings));
+        let plan = loading.plan.clone();
+        self.loading = loading;
+        self.handle(Input::Load { plan, update, ticket: Some(ticket) });
+    }
+
+    /// The engine has an answer.
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        match (self.waiters.remove(&ticket), answer) {
+            (Some(Waiter::Done(reply)), Answer::Done(mut done)) => match done.pop() {
+                Some(done) => self.answer_done(reply, done),
+                None => drop(reply),
+            },
+            (Some(Waiter::Loaded(reply, warnings)), Answer::Loaded(changes)) => {
+                tracing::info!("the files were read again");
+                if let Some(reply) = reply {
+                    send(reply, Reply::Changes(Changes { warnings, ..changes }));
+                }
+            }
+            // Each ticket was given out with the waiter for its kind of answer.
+            (Some(Waiter::Done(_) | Waiter::Loaded(..)) | None, Answer::Done(_) | Answer::Loaded(_)) => {}
+        }
+    }
+
+    fn answer_done(&self, reply: oneshot::Sender<Reply>, mut done: Done) {
+        if done.result == DoneResult::Ok {
+            return send(reply, Reply::Done(done));
+        }
+        let logs = Arc::clone(&self.logs);
+        tokio::spawn(async move {
+            done.output = tokio::time::timeout(PATIENCE, logs.tail(&done.name)).await.unwrap_or_default();
+            send(reply, Reply::Done(done));
+        });
+    }
+}
+
+/// The unit that a call is about.
+fn named(call: &Call) -> Option<&Name> {
+    match call {
+        Call::Get(name)
+        | Call::Config(name)
+        | Call::Command { unit: name, .. }
+        | Call::Logs { unit: name, .. }
+        | Call::Events { unit: Some(name), .. } => Some(name),
+        Call::List
+        | Call::Events { unit: None, .. }
+        | Call::Load { .. }
+        | Call::Shutdown
+        | Call::Version
+        | Call::Health { .. } => None,
+    }
+}

@@ -1,0 +1,183 @@
+//! Where a daemon's files go (DESIGN section 4), found by trying.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::unit::Dir;
+
+/// The directories of one daemon. What could not be made is `None`, and said once.
+#[derive(Debug)]
+pub struct Places {
+    /// 0755: `control.sock`, `lock`.
+    pub runtime: Option<PathBuf>,
+    /// 0700 below it: FIFOs.
+    pub private: Option<PathBuf>,
+    /// Log files.
+    pub logs: Option<PathBuf>,
+    /// What is lacking, each in a sentence.
+    pub lacks: Vec<String>,
+}
+
+/// Why a directory cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A system call failed.
+    #[error("cannot use {path} as {what}: {error}; name another with {flag}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// For what.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+        /// What would do.
+        flag: &'static str,
+    },
+    /// It is somebody else's.
+    #[error(
+        "cannot use {path} as runtime directory: it belongs to uid {owner}; name another with --runtime-dir"
+    )]
+    Foreign {
+        /// Which.
+        path: PathBuf,
+        /// Whose.
+        owner: u32,
+    },
+}
+
+impl Places {
+    /// Makes what is missing. A directory that was named has to do; a default that does not is a lack.
+    pub fn find(uid: u32, runtime: Option<&Path>, logs: Option<&Path>) -> Result<Places, PlaceError> {
+        let mut lacks = Vec::new();
+        let runtime_dir = match runtime {
+            Some(named) => Some(make_runtime(named, uid)?),
+            None => match make_runtime(&default_runtime(uid), uid) {
+                Ok(made) => Some(made),
+                Err(error) => {
+                    lacks.push(format!("{error}: there is no control socket until then"));
+                    None
+                }
+            },
+        };
+        let private = match runtime_dir.as_deref().map(make_private) {
+            Some(Ok(private)) => Some(private),
+            Some(Err(error)) if runtime.is_some() => return Err(error),
+            Some(Err(error)) => {
+                lacks.push(error.to_string());
+                None
+            }
+            None => None,
+        };
+        let log_dir = match logs {
+            Some(named) => Some(make_logs(named)?),
+            None => match make_logs(&default_logs(uid)) {
+                Ok(made) => Some(made),
+                Err(error) => {
+                    lacks.push(format!("{error}: units that log to files write to uphold's own output"));
+                    None
+                }
+            },
+        };
+        Ok(Places { runtime: runtime_dir, private, logs: log_dir, lacks })
+    }
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    fs::canonicalize(path)
+}
+
+fn make_runtime(path: &Path, uid: u32) -> Result<PathBuf, PlaceError> {
+    let fail = |error| PlaceError::Io {
+        path: path.to_owned(),
+        what: "runtime directory",
+        error,
+        flag: "--runtime-dir",
+    };
+    let shared = path.parent() == Some(Path::new("/tmp"));
+    let made = make(path, if shared { 0o700 } else { 0o755 }).map_err(fail)?;
+    let meta = fs::symlink_metadata(path).map_err(fail)?;
+    if meta.uid() != uid && uid != 0 {
+        return Err(PlaceError::Foreign { path: path.to_owned(), owner: meta.uid() });
+    }
+    probe_write(&made).map_err(fail)?;
+    Ok(made)
+}
+
+fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
+    let path = runtime.join("private");
+    let fail =
+        |error| PlaceError::Io { path: path.clone(), what: "place for FIFOs", error, flag: "--runtime-dir" };
+    make(&path, 0o700).map_err(fail)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(fail)?;
+    Ok(path)
+}
+
+fn make_logs(path: &Path) -> Result<PathBuf, PlaceError> {
+    let fail =
+        |error| PlaceError::Io { path: path.to_owned(), what: "log directory", error, flag: "--log-dir" };
+    let made = make(path, 0o755).map_err(fail)?;
+    probe_write(&made).map_err(fail)?;
+    Ok(made)
+}
+
+/// Permission bits do not tell whether a write would do: a read-only mount, a full quota.
+fn probe_write(dir: &Path) -> io::Result<()> {
+    let path = dir.join(format!(".probe.{}", std::process::id()));
+    fs::File::create(&path)?;
+    fs::remove_file(path)
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+fn below_home(variable_name: &str, default: &str) -> PathBuf {
+    variable(variable_name)
+        .or_else(|| variable("HOME").map(|home| home.join(default)))
+        .unwrap_or_else(|| PathBuf::from("/nonexistent"))
+}
+
+fn default_runtime(uid: u32) -> PathBuf {
+    if uid == 0 {
+        return PathBuf::from("/run/uphold");
+    }
+    let run_user = PathBuf::from(format!("/run/user/{uid}"));
+    match variable("XDG_RUNTIME_DIR") {
+        Some(dir) => dir.join("uphold"),
+        None if run_user.is_dir() => run_user.join("uphold"),
+        None => PathBuf::from(format!("/tmp/uphold-{uid}")),
+    }
+}
+
+fn default_logs(uid: u32) -> PathBuf {
+    if uid == 0 {
+        PathBuf::from("/var/log/uphold")
+    } else {
+        below_home("XDG_STATE_HOME", ".local/state").join("uphold/log")
+    }
+}
+
+/// The daemon config where none is named.
+pub fn default_config(uid: u32) -> PathBuf {
+    if uid == 0 {
+        PathBuf::from("/etc/uphold/uphold.toml")
+    } else {
+        below_home("XDG_CONFIG_HOME", ".config").join("uphold/uphold.toml")
+    }
+}
+
+/// The search path of units: what is named replaces it.
+pub fn unit_dirs(uid: u32, named: &[PathBuf]) -> Vec<Dir> {
+    if !named.is_empty() {
+        return named.iter().map(|path| Dir { path: path.clone(), named: true }).collect();
+    }
+    let paths = if uid == 0 {
+        vec!["/usr/lib/uphold/units".into(), "/etc/uphold/units".into(), "/run/uphold/units".into()]
+    } else {
+        vec![below_home("XDG_CONFIG_HOME", ".config").join("uphold/units")]
+    };
+    paths.into_iter().map(|path| Dir { path, named: false }).collect()
+}

@@ -1,0 +1,78 @@
+//! A run's output: a FIFO that uphold reads and the child holds open for reading and writing, so that it
+//! never sees EPIPE and what it wrote waits for a reader.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{Gid, Uid, mkfifo, pipe2};
+
+use super::{Captured, Stream};
+
+/// Both ends of a stream.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// For the log pump.
+    pub captured: Captured,
+    /// For the child.
+    pub child: OwnedFd,
+}
+
+/// Makes `NAME.RUN.out` or `.err` in the private directory, for this owner.
+pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
+    let end = match stream {
+        Stream::Stdout => "out",
+        Stream::Stderr => "err",
+    };
+    let path = dir.join(format!("{stem}.{end}"));
+    // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    open(path.clone(), stream, owner).inspect_err(|_| drop(std::fs::remove_file(&path)))
+}
+
+fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
+    // The umask may have taken what the owner needs.
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    fchmodat(nix::fcntl::AT_FDCWD, &path, mode, FchmodatFlags::FollowSymlink)?;
+    // Opened for reading first: nothing that is written is ever without a reader.
+    let pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
+    let child = OpenOptions::new().read(true).write(true).open(&path)?;
+    // Where that is not permitted, becoming the user is neither: the child will say so.
+    let _ = give(&child, owner);
+    let child = super::sys::above_stdio(child.into())?;
+    Ok(Pair { captured: Captured { stream, pipe: pipe.into(), path: Some(path) }, child })
+}
+
+/// The same without a directory: an anonymous pipe, its other end opened anew for reading and writing.
+pub(super) fn anonymous(stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
+    let (pipe, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let again = format!("/proc/self/fd/{}", write.as_raw_fd());
+    let child = match OpenOptions::new().read(true).write(true).open(again) {
+        Ok(both) => both,
+        // No /proc: the plain end, with EPIPE should uphold die.
+        Err(_) => File::from(write),
+    };
+    // Only /dev/stdout needs it, and only for another user.
+    let _ = give(&child, owner);
+    let child = super::sys::above_stdio(child.into())?;
+    Ok(Pair { captured: Captured { stream, pipe, path: None }, child })
+}
+
+/// The owner may open /dev/stdout, that is the FIFO itself, again.
+fn give(file: &File, (uid, gid): (u32, u32)) -> io::Result<()> {
+    if uid == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    nix::unistd::fchown(file.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! A run's processes where there is no cgroup: its session and process group, descent from what is known
+//! to be its own, and the marker UPHOLD_RUN in the environment. What leaves all of these cannot be found.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+
+use super::prepare::passing;
+use super::sys;
+use crate::unit::Signal;
+
+/// What is known of a run.
+#[derive(Debug)]
+pub(super) struct Kin {
+    main: i32,
+    /// When the main process started, in clock ticks since boot: nothing of the run is older.
+    born: u64,
+    /// It leads a session, not only a group.
+    session: bool,
+    uid: u32,
+    /// `UPHOLD_RUN=…`, if it was set.
+    marker: Option<Vec<u8>>,
+    /// Processes found before, by pid and start: a pid alone may be used again.
+    known: HashMap<i32, u64>,
+}
+
+/// A process as /proc shows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proc {
+    pub pid: i32,
+    pub parent: i32,
+    group: i32,
+    session: i32,
+    start: u64,
+    pub zombie: bool,
+}
+
+impl Kin {
+    /// Of a main process that is not reaped yet.
+    pub(super) fn new(main: i32, session: bool, uid: u32, marker: Option<&str>) -> Kin {
+        let born = proc(main).ok().flatten().map_or(0, |proc| proc.start);
+        let marker = marker.map(|marker| format!("UPHOLD_RUN={marker}").into_bytes());
+        Kin { main, born, session, uid, marker, known: HashMap::from([(main, born)]) }
+    }
+
+    /// Those that live now, the main process among them. Remembers them, so that a later look knows their
+    /// children.
+    pub(super) fn find(&mut self, main_alive: bool) -> io::Result<Vec<i32>> {
+        let own = std::process::id().cast_signed();
+        let procs: Vec<Proc> =
+            snapshot()?.into_iter().filter(|proc| proc.start >= self.born && proc.pid != own).collect();
+        // The kernel keeps a number from being used again while a group or session has it: a new process of
+        // that number says that both are gone, and what has it now is a stranger's.
+        let stranger = !main_alive && procs.iter().any(|proc| proc.pid == self.main && !proc.zombie);
+        let mut members: HashSet<i32> =
+            procs.iter().filter(|proc| self.is_kin(proc, stranger)).map(|proc| proc.pid).collect();
+        loop {
+            let before = members.len();
+            members.extend(
+                procs
+                    .iter()
+                    .filter(|proc| members.contains(&proc.parent))
+                    .map(|proc| proc.pid)
+                    .collect::<Vec<_>>(),
+            );
+            if members.len() == before {
+                break;
+            }
+        }
+        let found: Vec<&Proc> = procs.iter().filter(|proc| members.contains(&proc.pid)).collect();
+        self.known = found.iter().map(|proc| (proc.pid, proc.start)).collect();
+        Ok(found.iter().filter(|proc| !proc.zombie).map(|proc| proc.pid).collect())
+    }
+
+    fn is_kin(&self, proc: &Proc, stranger: bool) -> bool {
+        self.known.get(&proc.pid) == Some(&proc.start)
+            || !stranger && (proc.group == self.main || self.session && proc.session == self.main)
+            || self.is_marked(proc)
+    }
+
+    fn is_marked(&self, proc: &Proc) -> bool {
+        let Some(marker) = self.marker.as_deref().filter(|_| !proc.zombie) else { return false };
+        let dir = format!("/proc/{}", proc.pid);
+        fs::metadata(&dir).is_ok_and(|metadata| metadata.uid() == self.uid)
+            && fs::read(format!("{dir}/environ"))
+                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == marker))
+    }
+
+    /// A signal to one that was found, and to no other that has its pid by now.
+    pub(super) fn strike(&self, pid: i32, signal: Signal) {
+        let is_same =
+            || proc(pid).ok().flatten().is_some_and(|proc| self.known.get(&pid) == Some(&proc.start));
+        match sys::pidfd_open(pid) {
+            Ok(pidfd) if is_same() => drop(sys::pidfd_kill(&pidfd, signal)),
+            Ok(_) | Err(Errno::ESRCH) => {}
+            Err(_) if is_same() => drop(sys::kill(pid, signal)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Every process that /proc shows. One that cannot be read for want of descriptors or memory is an error:
+/// nobody may take it for gone.
+pub(super) fn snapshot() -> io::Result<Vec<Proc>> {
+    let mut procs = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            procs.extend(proc(pid)?);
+        }
+    }
+    Ok(procs)
+}
+
+fn proc(pid: i32) -> io::Result<Option<Proc>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(parse(pid, &stat)),
+        Err(error) if error.raw_os_error().map(Errno::from_raw).is_some_and(passing) => Err(error),
+        // It has ended since.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Reads /proc/PID/stat; the name in it may hold anything, blanks and parentheses too.
+fn parse(pid: i32, stat: &[u8]) -> Option<Proc> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let zombie = matches!(fields.next()?, "Z" | "X" | "x");
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    let start = fields.nth(15)?.parse().ok()?;
+    Some(Proc { pid, parent, group, session, start, zombie })
+}
+
+/// Everything that descends from this process, itself not.
+pub(super) fn descendants(of: i32) -> Vec<i32> {
+    let procs = snapshot().unwrap_or_default();
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(procs.iter().filter(|proc| proc.parent == parent && !proc.zombie).map(|proc| proc.pid));
+        next += 1;
+    }
+    found.retain(|pid| *pid != of);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_call_itself_anything() {
+        let stat = b"7 (a) S 1 (b) Z 3 4 5 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 4711 0 0";
+        let proc = parse(7, stat).unwrap();
+        assert_eq!((proc.parent, proc.group, proc.session, proc.start, proc.zombie), (3, 4, 5, 4711, true));
+    }
+}

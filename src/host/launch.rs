@@ -1,0 +1,308 @@
+//! The spawning threads. A vfork parent sleeps until the exec, and what comes before may block for ever on
+//! a dead mount: so it is done here, and the deciding thread hears of it through its channel of wakes.
+
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::errno::Errno;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::cgroup::{Base, Leaf};
+use super::prepare::{Failed, Prepared, Role, explain, prepare};
+use super::spawn::{Into, Stack, Stage};
+use super::{Captured, Order, Settings, Stream, Wake, exec, fifo, spawn, sys};
+use crate::engine::SpawnFailure;
+use crate::unit::{Output, Unit};
+
+/// What a thread is to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Start a main process.
+    Main(Order),
+    /// Start an exec probe's command.
+    Probe(exec::Job),
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub job: Job,
+    /// A clone was tried: it counts in [`Launcher::cloning`] until this is handled.
+    pub cloned: bool,
+    pub outcome: Result<Started, SpawnFailure>,
+    /// To be said beside it.
+    pub warnings: Vec<String>,
+}
+
+/// A child that executes its command.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub pid: i32,
+    pub uid: u32,
+    pub leaf: Option<Leaf>,
+    pub output: Vec<Captured>,
+}
+
+/// What all spawning threads share.
+#[derive(Debug, Clone)]
+pub(super) struct Shop {
+    pub settings: Settings,
+    pub base: Option<Base>,
+    pub wakes: UnboundedSender<Wake>,
+    /// Children that may exist without the deciding thread knowing them. While it is not zero, an unknown
+    /// child that has ended is not to be reaped: it may be one of these.
+    pub cloning: Arc<AtomicUsize>,
+}
+
+/// A handle to one spawning thread.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    shop: Shop,
+    name: &'static str,
+    jobs: Option<mpsc::Sender<Job>>,
+}
+
+impl Launcher {
+    pub(super) fn new(shop: Shop, name: &'static str) -> Launcher {
+        Launcher { shop, name, jobs: None }
+    }
+
+    /// Hands over a job; a [`Launched`] follows in every case.
+    pub(super) fn send(&mut self, job: Job) {
+        let job = match &self.jobs {
+            None => job,
+            Some(jobs) => match jobs.send(job) {
+                Ok(()) => return,
+                // The thread is gone, and with it the channel.
+                Err(mpsc::SendError(job)) => job,
+            },
+        };
+        self.begin(job);
+    }
+
+    /// Starts the thread with its first job.
+    fn begin(&mut self, job: Job) {
+        let (sender, receiver) = mpsc::channel();
+        let shop = self.shop.clone();
+        let made = thread::Builder::new().name(self.name.to_owned()).spawn(move || work(&shop, receiver));
+        let (job, failure) = match made {
+            Ok(_) => match sender.send(job) {
+                Ok(()) => {
+                    self.jobs = Some(sender);
+                    return;
+                }
+                Err(mpsc::SendError(job)) => (job, internal()),
+            },
+            Err(error) => (job, Failed::io("creating the process", "the spawning thread: ", &error)),
+        };
+        let launched = Launched { job, cloned: false, outcome: Err(failure), warnings: Vec::new() };
+        let _ = self.shop.wakes.send(Wake::Launched(Box::new(launched)));
+    }
+}
+
+/// The thread. It ends with the channel, that is with the host.
+fn work(shop: &Shop, jobs: mpsc::Receiver<Job>) {
+    sys::block_all_signals();
+    let mut stack = None;
+    for job in jobs {
+        let mut launched = Launched { job, cloned: false, outcome: Err(internal()), warnings: Vec::new() };
+        // Whatever happens, there is an answer.
+        let _ = catch_unwind(AssertUnwindSafe(|| launch(shop, &mut stack, &mut launched)));
+        if shop.wakes.send(Wake::Launched(Box::new(launched))).is_err() {
+            return;
+        }
+    }
+}
+
+fn internal() -> SpawnFailure {
+    Failed::plain("preparing the command", "uphold itself has failed; its log says where".to_owned())
+}
+
+fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
+    let outcome = match &launched.job {
+        Job::Main(order) => {
+            let (order, marker) = (order.clone(), marker(order, &shop.settings.token));
+            let role = if order.foreground { Role::Foreground } else { Role::Main(&marker) };
+            prepare(&shop.settings, &order.unit, &order.unit.command, role)
+                .and_then(|prepared| main(shop, stack, launched, &order, prepared))
+        }
+        // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
+        Job::Probe(job) if job.wanted.strong_count() == 0 => Err(internal()),
+        Job::Probe(job) => {
+            let order = job.order.clone();
+            prepare(&shop.settings, &order.unit, &order.command, Role::Probe)
+                .and_then(|prepared| probe(shop, stack, launched, &order.unit, prepared))
+        }
+    };
+    launched.outcome = outcome;
+}
+
+/// The value of UPHOLD_RUN.
+pub(super) fn marker(order: &Order, token: &str) -> String {
+    format!("{}:{}:{token}", order.instance, order.run)
+}
+
+fn main(
+    shop: &Shop,
+    stack: &mut Option<Stack>,
+    launched: &mut Launched,
+    order: &Order,
+    mut prepared: Prepared,
+) -> Result<Started, SpawnFailure> {
+    launched.warnings.append(&mut prepared.warnings);
+    let stem = format!("{}.{}", order.instance, order.run);
+    let owner = (prepared.identity.uid, prepared.identity.gid);
+    let mut ends = Ends::default();
+    if !order.foreground {
+        ends = Ends::open(&shop.settings, &order.unit, &stem, owner)
+            .map_err(|error| Failed::io("opening its output", "", &error))?;
+        prepared.image.stdio = Some(ends.stdio());
+    }
+    let mut made = match shop.base.as_ref().map(|base| base.leaf(&stem)) {
+        Some(Ok(made)) => Some(made),
+        Some(Err(error)) => {
+            launched
+                .warnings
+                .push(format!("cannot make a cgroup: {error}; its processes are found by other means"));
+            None
+        }
+        None => None,
+    };
+    let born = start(shop, stack, launched, &order.unit, &prepared, made.as_ref().map(|(_, into)| into));
+    let (pid, outside) = match born {
+        Ok(born) => born,
+        Err(failure) => {
+            if let Some((leaf, _)) = &made {
+                leaf.remove();
+            }
+            ends.unlink();
+            return Err(failure);
+        }
+    };
+    if let Some(errno) = outside {
+        launched
+            .warnings
+            .push(format!("cannot enter its cgroup: {errno}; its processes are found by other means"));
+        if let Some((leaf, _)) = made.take() {
+            leaf.remove();
+        }
+    }
+    Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
+}
+
+fn probe(
+    shop: &Shop,
+    stack: &mut Option<Stack>,
+    launched: &mut Launched,
+    unit: &Unit,
+    mut prepared: Prepared,
+) -> Result<Started, SpawnFailure> {
+    let failed = |error| Failed::io("opening its output", "", &error);
+    let owner = (prepared.identity.uid, prepared.identity.gid);
+    let pair = fifo::anonymous(Stream::Stdout, owner).map_err(failed)?;
+    let null = null().map_err(failed)?;
+    let output = pair.child.as_raw_fd();
+    prepared.image.stdio = Some([null.as_raw_fd(), output, output]);
+    let (pid, _) = start(shop, stack, launched, unit, &prepared, None)?;
+    Ok(Started { pid, uid: owner.0, leaf: None, output: vec![pair.captured] })
+}
+
+fn start(
+    shop: &Shop,
+    stack: &mut Option<Stack>,
+    launched: &mut Launched,
+    unit: &Unit,
+    prepared: &Prepared,
+    into: Option<&Into>,
+) -> Result<(i32, Option<Errno>), SpawnFailure> {
+    let mapped = match stack.take() {
+        Some(mapped) => mapped,
+        None => Stack::new().map_err(|errno| explain(unit, prepared, Stage::Clone, errno))?,
+    };
+    let mapped = stack.insert(mapped);
+    // Counted before there can be a child.
+    launched.cloned = true;
+    shop.cloning.fetch_add(1, Ordering::SeqCst);
+    match spawn::start(mapped, &prepared.image, into) {
+        Ok(born) => Ok((born.pid, born.outside)),
+        Err((stage, errno)) => Err(explain(unit, prepared, stage, errno)),
+    }
+}
+
+/// A child's stdin, stdout and stderr, and what uphold reads of them.
+#[derive(Debug, Default)]
+struct Ends {
+    child: Vec<std::os::fd::OwnedFd>,
+    /// Indices into `child`.
+    out: usize,
+    err: usize,
+    captured: Vec<Captured>,
+}
+
+impl Ends {
+    fn open(settings: &Settings, unit: &Unit, stem: &str, owner: (u32, u32)) -> std::io::Result<Ends> {
+        let mut ends = Ends { child: vec![null()?], ..Ends::default() };
+        let opened = ends.open_output(settings, unit, stem, owner);
+        if opened.is_err() {
+            ends.unlink();
+        }
+        opened.map(|()| ends)
+    }
+
+    fn open_output(
+        &mut self,
+        settings: &Settings,
+        unit: &Unit,
+        stem: &str,
+        owner: (u32, u32),
+    ) -> std::io::Result<()> {
+        if unit.logs.stdout != Some(Output::Null) {
+            self.out = self.capture(settings, stem, Stream::Stdout, owner)?;
+        }
+        self.err = match &unit.logs.stderr {
+            None => self.out,
+            Some(Output::Null) => 0,
+            Some(Output::File | Output::Path(_) | Output::Inherit) => {
+                self.capture(settings, stem, Stream::Stderr, owner)?
+            }
+        };
+        Ok(())
+    }
+
+    fn capture(
+        &mut self,
+        settings: &Settings,
+        stem: &str,
+        stream: Stream,
+        owner: (u32, u32),
+    ) -> std::io::Result<usize> {
+        let pair = match &settings.private {
+            Some(dir) => fifo::make(dir, stem, stream, owner)?,
+            None => fifo::anonymous(stream, owner)?,
+        };
+        self.captured.push(pair.captured);
+        self.child.push(pair.child);
+        Ok(self.child.len() - 1)
+    }
+
+    fn stdio(&self) -> [i32; 3] {
+        let raw = |index: usize| self.child.get(index).map_or(-1, AsRawFd::as_raw_fd);
+        [raw(0), raw(self.out), raw(self.err)]
+    }
+
+    fn unlink(&self) {
+        for path in self.captured.iter().filter_map(|captured| captured.path.as_ref()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// /dev/null, for reading and writing.
+fn null() -> std::io::Result<std::os::fd::OwnedFd> {
+    let file = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    sys::above_stdio(file.into())
+}

@@ -1,0 +1,209 @@
+//! What uphold asks of, and does to, the machine for itself.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot as reboot_with};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{sys, users::Users};
+use crate::engine::{Mono, Time, Wall};
+use crate::unit::Signal;
+
+/// Orphaned descendants become uphold's children. PID 1 gets them anyway.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_child_subreaper(true)?)
+}
+
+/// uphold is the init of its pid namespace.
+pub fn is_pid1() -> bool {
+    std::process::id() == 1
+}
+
+/// uphold runs in a container: a manager says so, or its pid namespace is not the machine's first.
+pub fn in_container() -> bool {
+    let told =
+        |environ: &[u8]| environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(b"container="));
+    /// PROC_PID_INIT_INO of the kernel.
+    const FIRST: &str = "pid:[4026531836]";
+    std::env::var_os("container").is_some()
+        || Path::new("/.dockerenv").exists()
+        || Path::new("/run/.containerenv").exists()
+        || fs::read("/proc/1/environ").is_ok_and(|environ| told(&environ))
+        || fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(FIRST))
+}
+
+/// Raises uphold's own soft limit of open files to the hard one. Returns both as they were, for children;
+/// `None`: nothing was changed.
+pub fn raise_nofile() -> Option<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft >= hard {
+        return None;
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
+}
+
+/// CLOCK_MONOTONIC.
+pub fn monotonic() -> Mono {
+    let nanos = nanos(ClockId::CLOCK_MONOTONIC);
+    Mono(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// Both clocks.
+pub fn now() -> Time {
+    Time { mono: monotonic(), wall: Wall::from_nanos(nanos(ClockId::CLOCK_REALTIME)) }
+}
+
+/// These clocks cannot fail on Linux.
+fn nanos(clock: ClockId) -> i128 {
+    clock_gettime(clock)
+        .map_or(0, |time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+}
+
+/// The terminal's stops, its hang-up and broken pipes do nothing to uphold. Children get the defaults.
+pub fn ignore_terminal_stops() {
+    for number in [Signal::TTIN.number(), Signal::TTOU.number(), 20, 13, Signal::HUP.number()] {
+        if let Some(signal) = Signal::from_number(number) {
+            sys::ignore(signal);
+        }
+    }
+}
+
+/// The file is on a read-only mount.
+pub fn read_only_mount(file: &File) -> bool {
+    fstatvfs(file).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_RDONLY))
+}
+
+/// Who is at the other end of a Unix socket: pid (`None` if our pid namespace cannot name it), effective uid
+/// at connect, primary and supplementary groups.
+pub fn peer(stream: &tokio::net::UnixStream) -> io::Result<(Option<u32>, u32, Vec<u32>)> {
+    let credentials = getsockopt(stream, sockopt::PeerCredentials)?;
+    let mut groups = vec![credentials.gid()];
+    for gid in sys::peer_groups(stream.as_fd())? {
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
+    let pid = u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0);
+    Ok((pid, credentials.uid(), groups))
+}
+
+/// The runtime directory is this uphold's for as long as it is held.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+
+/// Why a runtime directory is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// A living uphold has it.
+    #[error("cannot use {}: uphold with pid {} holds it; stop that one, or name another --runtime-dir",
+        dir.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
+    Held {
+        /// The runtime directory.
+        dir: PathBuf,
+        /// As it wrote it into the file, in its own pid namespace.
+        pid: Option<u32>,
+    },
+    /// The file cannot be made.
+    #[error("cannot lock {}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Takes the lock of a runtime directory: flock(2) on its file `lock`, which then holds our pid. The kernel
+/// lets go of it when uphold ends, however that is.
+pub fn lock_runtime_dir(dir: &Path) -> Result<Lock, LockError> {
+    let path = dir.join("lock");
+    let io = |error| LockError::Io { path: path.clone(), error };
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let mut locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => locked,
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            return Err(LockError::Held { dir: dir.to_owned(), pid: text.trim().parse().ok() });
+        }
+        Err((_, errno)) => return Err(io(errno.into())),
+    };
+    locked.set_len(0).map_err(io)?;
+    locked.rewind().map_err(io)?;
+    writeln!(locked, "{}", std::process::id()).map_err(io)?;
+    Ok(Lock(locked))
+}
+
+/// The number of a group in /etc/group, by name or number.
+pub fn group_id(name: &str) -> Option<u32> {
+    Users::read().ok()?.group(name)
+}
+
+/// uphold's own effective uid.
+pub fn uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// On a real boot: /proc, /sys, /dev, /run and cgroup v2. What is mounted already stays. Returns what could
+/// not be mounted, in sentences.
+pub fn mount_api_file_systems() -> Vec<String> {
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let quiet = safe | MsFlags::MS_NOEXEC;
+    let mounts = [
+        ("proc", "/proc", quiet, ""),
+        ("sysfs", "/sys", quiet, ""),
+        ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+        ("devpts", "/dev/pts", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, "mode=0620,gid=5,ptmxmode=0666"),
+        ("tmpfs", "/dev/shm", safe, "mode=1777"),
+        ("tmpfs", "/run", safe, "mode=0755"),
+        ("cgroup2", "/sys/fs/cgroup", quiet, ""),
+    ];
+    let mut failed = Vec::new();
+    for (kind, point, flags, options) in mounts {
+        if is_mount_point(Path::new(point)) {
+            continue;
+        }
+        let _ = fs::create_dir_all(point);
+        match mount(Some(kind), point, Some(kind), flags, Some(options)) {
+            Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
+            Err(errno) => failed.push(format!("cannot mount {kind} on {point}: {}", errno.desc())),
+        }
+    }
+    failed
+}
+
+/// It is on another device than what holds it.
+fn is_mount_point(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+    match (device(path), path.parent().map(device)) {
+        (Ok(own), Some(Ok(above))) => own != above,
+        _ => false,
+    }
+}
+
+/// Writes everything to disk and starts the machine anew. Returns only if it cannot.
+pub fn reboot() -> io::Error {
+    end_machine(RebootMode::RB_AUTOBOOT)
+}
+
+/// Writes everything to disk and switches the machine off. Returns only if it cannot.
+pub fn power_off() -> io::Error {
+    end_machine(RebootMode::RB_POWER_OFF)
+}
+
+fn end_machine(mode: RebootMode) -> io::Error {
+    nix::unistd::sync();
+    match reboot_with(mode) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}

@@ -1,0 +1,303 @@
+//! Runs: a main process and all that belongs to it, from its exec to the end of its last process.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::cgroup::Leaf;
+use super::kin::Kin;
+use super::launch::{Launched, Started, marker};
+use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
+use crate::engine::{Exit, Run, SpawnFailure};
+use crate::unit::{Name, Scope, Signal};
+
+/// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold
+/// the deciding thread for ever. The engine's survey tells what is left.
+const ROUNDS: usize = 100;
+
+/// When something is to be looked at that nothing tells of.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// One run that is not empty.
+#[derive(Debug)]
+pub(super) struct Living {
+    pub pid: i32,
+    /// Not reaped.
+    pub main_alive: bool,
+    /// `stop.leave`.
+    leave: bool,
+    pub found_by: FoundBy,
+    /// `Left` was said.
+    said_left: bool,
+    /// A change of its cgroup wakes the host up.
+    watched: bool,
+    /// Where that does not: waits for the end of one of those that are left.
+    watch: Option<Task>,
+}
+
+/// How a run's processes are known.
+#[derive(Debug)]
+pub(super) enum FoundBy {
+    /// All of a cgroup.
+    Cgroup(Leaf),
+    /// Session, descent and marker.
+    Kin(Kin),
+}
+
+impl Living {
+    /// An error says nothing of what there is.
+    fn pids(&mut self) -> io::Result<Vec<i32>> {
+        match &mut self.found_by {
+            FoundBy::Cgroup(leaf) => Ok(leaf.pids()),
+            FoundBy::Kin(kin) => kin.find(self.main_alive),
+        }
+    }
+
+    fn strike(&self, pid: i32, signal: Signal) {
+        match &self.found_by {
+            FoundBy::Cgroup(_) => drop(sys::kill(pid, signal)),
+            FoundBy::Kin(kin) => kin.strike(pid, signal),
+        }
+    }
+
+    /// SIGKILL until nothing new is found.
+    fn kill_all(&mut self) {
+        if let FoundBy::Cgroup(leaf) = &self.found_by
+            && leaf.kill().is_ok()
+        {
+            return;
+        }
+        self.strike_all(&[Signal::KILL]);
+    }
+
+    /// These signals to all there is, and again to what has appeared meanwhile.
+    fn strike_all(&mut self, signals: &[Signal]) {
+        let mut struck = HashSet::new();
+        for _ in 0..ROUNDS {
+            let pids = self.pids().unwrap_or_default();
+            let fresh: Vec<i32> = pids.into_iter().filter(|pid| struck.insert(*pid)).collect();
+            if fresh.is_empty() {
+                return;
+            }
+            for pid in fresh {
+                for signal in signals {
+                    self.strike(pid, *signal);
+                }
+            }
+        }
+    }
+}
+
+impl Host {
+    /// A launch was heard of. The exit of a child that ended before this is heard of after it.
+    pub(super) fn launched(&mut self, launched: Launched) {
+        if launched.cloned {
+            self.cloning.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        match launched.job {
+            launch::Job::Main(order) => {
+                for message in launched.warnings {
+                    self.say(News::Notice {
+                        instance: Some(order.instance.clone()),
+                        reason: "SetUp",
+                        message,
+                    });
+                }
+                self.main_launched(order, launched.outcome);
+            }
+            launch::Job::Probe(job) => {
+                let started = launched.outcome.map(|started| {
+                    (started.pid, started.output.into_iter().next().map(|captured| captured.pipe))
+                });
+                self.probe_launched(job.id, started);
+            }
+        }
+        self.reap();
+    }
+
+    fn main_launched(&mut self, order: Order, outcome: Result<Started, SpawnFailure>) {
+        let (instance, run) = (order.instance.clone(), order.run);
+        let started = match outcome {
+            Ok(started) => started,
+            Err(failure) => return self.say(News::SpawnFailed { instance, run, failure }),
+        };
+        let pid = started.pid;
+        let watched = started.leaf.as_ref().is_some_and(|leaf| self.watch_leaf(leaf));
+        let found_by = match started.leaf {
+            Some(leaf) => FoundBy::Cgroup(leaf),
+            None => {
+                let marker = (!order.foreground).then(|| marker(&order, &self.settings.token));
+                FoundBy::Kin(Kin::new(pid, !order.foreground, started.uid, marker.as_deref()))
+            }
+        };
+        let leave = order.unit.stop.leave;
+        let living =
+            Living { pid, main_alive: true, leave, found_by, said_left: false, watched, watch: None };
+        self.children.insert(pid, Role::Main((instance.clone(), run)));
+        self.runs.insert((instance.clone(), run), living);
+        self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output });
+    }
+
+    /// A main process was reaped.
+    pub(super) fn main_exited(&mut self, key: Key, exit: Exit) {
+        let Some(living) = self.runs.get_mut(&key) else { return };
+        living.main_alive = false;
+        let exit = with_oom(exit, &living.found_by);
+        let leave = living.leave;
+        let (instance, run) = key.clone();
+        self.say(News::Exited { instance, run, exit });
+        if leave {
+            self.emptied(&key);
+        } else {
+            self.settle(&key);
+        }
+    }
+
+    /// Looks what is left of a run whose main process is gone, and says so.
+    pub(super) fn settle(&mut self, key: &Key) {
+        let Some(living) = self.runs.get_mut(key).filter(|living| !living.main_alive) else { return };
+        let populated = match &living.found_by {
+            FoundBy::Cgroup(leaf) => leaf.populated().map(Some),
+            FoundBy::Kin(_) => Ok(None),
+        };
+        // Without one of these two, nothing would tell of the end.
+        let watched = living.watched && populated.is_ok();
+        let pids = match populated {
+            Ok(Some(false)) => return self.emptied(key),
+            Ok(Some(true) | None) | Err(_) => living.pids(),
+        };
+        match &pids {
+            Ok(pids) if pids.is_empty() && matches!(populated, Ok(None)) => return self.emptied(key),
+            Ok(pids) if !pids.is_empty() && !living.said_left => {
+                living.said_left = true;
+                let news = left(key, pids);
+                self.say(news);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if !watched {
+            self.watch_one(key, pids.ok().and_then(|pids| pids.first().copied()));
+        }
+    }
+
+    /// Looks again when this process has ended; when none can be waited for, in a while.
+    fn watch_one(&mut self, key: &Key, pid: Option<i32>) {
+        let (wakes, again) = (self.wakes.clone(), key.clone());
+        let Some(living) = self.runs.get_mut(key) else { return };
+        let watch = match pid.map(sys::pidfd_open) {
+            Some(Ok(pidfd)) => Ok(sys::readable(pidfd)),
+            // It has ended since.
+            Some(Err(Errno::ESRCH)) => Err(Duration::ZERO),
+            // Too many open files, or a kernel before 5.3.
+            Some(Err(_)) | None => Err(AGAIN),
+        };
+        living.watch = Some(Task::spawn(async move {
+            match watch {
+                Ok(Ok(pidfd)) => drop(pidfd.readable().await),
+                Ok(Err(_)) => tokio::time::sleep(AGAIN).await,
+                Err(pause) => tokio::time::sleep(pause).await,
+            }
+            let _ = wakes.send(Wake::Settle(again));
+        }));
+    }
+
+    fn emptied(&mut self, key: &Key) {
+        let Some(living) = self.runs.remove(key) else { return };
+        if let FoundBy::Cgroup(leaf) = living.found_by {
+            self.garbage.push(leaf);
+            self.collect_garbage();
+        }
+        let (instance, run) = key.clone();
+        self.say(News::Emptied { instance, run });
+    }
+
+    /// Looks again at runs whose main process is gone; all that have no cgroup with `kin`, else those that
+    /// have.
+    pub(super) fn settle_all(&mut self, kin: bool) {
+        let keys: Vec<Key> = self
+            .runs
+            .iter()
+            .filter(|(_, living)| !living.main_alive && matches!(living.found_by, FoundBy::Kin(_)) == kin)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.settle(&key);
+        }
+    }
+
+    /// Removes the cgroups of runs that are over, as far as they are empty.
+    pub(super) fn collect_garbage(&mut self) {
+        self.garbage.retain(|leaf| !leaf.remove());
+    }
+
+    /// A signal to the main process or its group. Nothing if it has ended.
+    pub fn signal(&mut self, instance: &Name, run: Run, signal: Signal, to: Scope, cont: bool) {
+        let Some(living) = self.runs.get_mut(&(instance.clone(), run)).filter(|living| living.main_alive)
+        else {
+            return;
+        };
+        if let FoundBy::Kin(kin) = &mut living.found_by {
+            // Descent is lost when the main process ends.
+            let _ = kin.find(true).is_ok();
+        }
+        // Only this thread reaps it, so its pid is its own.
+        let target = match to {
+            Scope::Main => living.pid,
+            Scope::Group => -living.pid,
+        };
+        let _ = sys::kill(target, signal);
+        if cont {
+            let _ = sys::kill(target, Signal::CONT);
+        }
+    }
+
+    /// SIGTERM and SIGCONT to all that is left of a run.
+    pub fn terminate(&mut self, instance: &Name, run: Run) {
+        let Some(living) = self.runs.get_mut(&(instance.clone(), run)) else { return };
+        living.strike_all(&[Signal::TERM, Signal::CONT]);
+    }
+
+    /// SIGKILL to all of a run, or only to its main process.
+    pub fn kill(&mut self, instance: &Name, run: Run, main_only: bool) {
+        let Some(living) = self.runs.get_mut(&(instance.clone(), run)) else { return };
+        if !main_only {
+            living.kill_all();
+        }
+        if living.main_alive {
+            let _ = sys::kill(living.pid, Signal::KILL);
+        }
+    }
+
+    /// Says `Left` for a run of which something lives, its main process included.
+    pub fn survey(&mut self, instance: &Name, run: Run) {
+        self.reap();
+        let key = (instance.clone(), run);
+        self.settle(&key);
+        let Some(living) = self.runs.get_mut(&key) else { return };
+        let mut pids = living.pids().unwrap_or_default();
+        if living.main_alive && !pids.contains(&living.pid) {
+            pids.push(living.pid);
+        }
+        if !pids.is_empty() {
+            self.say(left(&key, &pids));
+        }
+    }
+}
+
+fn left((instance, run): &Key, pids: &[i32]) -> News {
+    let pids = pids.iter().map(|pid| pid.cast_unsigned()).collect();
+    News::Left { instance: instance.clone(), run: *run, pids }
+}
+
+/// A SIGKILL in a cgroup in which the out-of-memory killer struck was its.
+fn with_oom(exit: Exit, found_by: &FoundBy) -> Exit {
+    match (exit, found_by) {
+        (Exit::Signal { signal: Signal::KILL, .. }, FoundBy::Cgroup(leaf)) => {
+            let oom = leaf.keyed("memory.events", "oom_kill").is_some_and(|count| count > 0);
+            Exit::Signal { signal: Signal::KILL, oom }
+        }
+        (exit, _) => exit,
+    }
+}

@@ -1,0 +1,165 @@
+//! System calls that nix has not or cannot express (real-time signals, pidfds), each with a safe face.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_long, pid_t};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::engine::Exit;
+use crate::unit::Signal;
+
+/// Turns the answer of a system call into a result.
+pub(super) fn check(answer: c_long) -> Result<c_long, Errno> {
+    if answer == -1 { Err(Errno::last()) } else { Ok(answer) }
+}
+
+/// kill(2): a positive pid for a process, a negative one for its group, -1 for all.
+pub(super) fn kill(pid: pid_t, signal: Signal) -> Result<(), Errno> {
+    // SAFETY: kill touches no memory of this process; any number is allowed.
+    let answer = unsafe { libc::kill(pid, signal.number()) };
+    check(c_long::from(answer)).map(drop)
+}
+
+/// pidfd_open(2), close-on-exec by itself.
+pub(super) fn pidfd_open(pid: pid_t) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes two integers and no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(check(answer)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// pidfd_send_signal(2).
+pub(super) fn pidfd_kill(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed and means that of kill(2).
+    let answer =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal.number(), info, 0) };
+    check(answer).map(drop)
+}
+
+/// Which child to wait for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Child {
+    /// Whichever ended first.
+    Any,
+    /// This one.
+    Pid(pid_t),
+}
+
+/// waitid(2) for a child that has ended: its pid and how it ended, or `None` if none has yet. With `keep` it
+/// stays a zombie, so its pid stays its own. `ECHILD`: there is no such child.
+pub(super) fn wait(child: Child, keep: bool, block: bool) -> Result<Option<(pid_t, Exit)>, Errno> {
+    let (kind, id) = match child {
+        Child::Any => (libc::P_ALL, 0),
+        Child::Pid(pid) => (libc::P_PID, pid.cast_unsigned()),
+    };
+    let mut flags = libc::WEXITED;
+    if keep {
+        flags |= libc::WNOWAIT;
+    }
+    if !block {
+        flags |= libc::WNOHANG;
+    }
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the pointer is to a siginfo_t of ours that lives through the call.
+        let answer = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) };
+        match check(c_long::from(answer)) {
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(_) => {}
+        }
+        // SAFETY: all zeroes is a valid siginfo_t, and the kernel writes nothing invalid over it.
+        let info = unsafe { info.assume_init() };
+        // SAFETY: waitid fills in the fields of SIGCHLD, or leaves the zeroes.
+        let pid = unsafe { info.si_pid() };
+        // SAFETY: as above.
+        let status = unsafe { info.si_status() };
+        return Ok((pid != 0).then(|| (pid, exit(info.si_code, status))));
+    }
+}
+
+fn exit(code: c_int, status: c_int) -> Exit {
+    if code == libc::CLD_EXITED {
+        return Exit::Code(status);
+    }
+    Signal::from_number(status).map_or(Exit::Unknown, |signal| Exit::Signal { signal, oom: false })
+}
+
+/// The supplementary groups of a Unix socket's peer (SO_PEERGROUPS).
+pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<u32> = vec![0; 64];
+    loop {
+        let mut length = libc::socklen_t::try_from(groups.len() * size_of::<u32>()).unwrap_or(0);
+        // SAFETY: the buffer is `length` bytes of plain integers, and both pointers live through the call.
+        let answer = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = usize::try_from(length).unwrap_or(0) / size_of::<u32>();
+        match check(c_long::from(answer)) {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // The kernel has said how many there are.
+            Err(Errno::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Ignores a signal in this process.
+pub(super) fn ignore(signal: Signal) {
+    // SAFETY: SIG_IGN runs no code of ours, and no other part of uphold handles these signals.
+    let _ = unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
+}
+
+/// Blocks every signal for the calling thread.
+pub(super) fn block_all_signals() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises the set that it is given.
+    let _ = unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised just now; a null old set is allowed.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
+}
+
+/// The signals that this process ignores at the moment.
+pub(super) fn ignored_signals() -> Vec<c_int> {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        // No /proc: those that uphold may have set itself.
+        return vec![libc::SIGPIPE, libc::SIGHUP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    (1..=64).filter(|number| mask >> (number - 1) & 1 == 1).collect()
+}
+
+/// Moves a descriptor out of the way of 0, 1 and 2.
+pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // try_clone is F_DUPFD_CLOEXEC from 3 on.
+    File::from(fd).try_clone().map(OwnedFd::from)
+}
+
+/// Registers a descriptor with the runtime, to be told when it can be read.
+pub(super) fn readable<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what has `AsFd` keeps its descriptor open while it lives, and none of the three types that
+    // this is used with (OwnedFd, Arc<File>, the inotify) gives out another one later.
+    let registered = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
+    registered.map_err(|error| error.into_parts().1)
+}

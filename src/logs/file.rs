@@ -1,0 +1,350 @@
+//! One log file: whole lines appended, rotated before it grows over its size, and given up on only for as
+//! long as the disk refuses.
+//!
+//! Several streams may share one: all writes come from the one log thread.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use memchr::{memchr, memrchr};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::loss::{Loss, Notices, RETRY, plain, say};
+use super::rotate::{self, Limits};
+use crate::unit::Name;
+
+/// Who writes, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Writer<'a> {
+    /// Who is told when it fails.
+    pub(super) owner: &'a Name,
+    /// What stands before each line.
+    pub(super) lead: &'a [u8],
+    pub(super) limits: Limits,
+    pub(super) now: Instant,
+}
+
+/// A log file, open or not.
+pub(super) struct LogFile {
+    path: PathBuf,
+    open: Option<Open>,
+    /// It ends in the middle of a line: the next write begins with a newline.
+    torn: bool,
+    loss: Option<Loss>,
+    /// When a rotation last failed, until one succeeds.
+    unrotated: Option<Instant>,
+    /// Counts writes, for those who follow.
+    growth: watch::Sender<u64>,
+    notices: Notices,
+}
+
+struct Open {
+    file: File,
+    /// A regular file; anything else is only written to.
+    regular: bool,
+    len: u64,
+    /// Device and inode.
+    id: (u64, u64),
+    checked: Instant,
+}
+
+impl LogFile {
+    pub(super) fn new(path: PathBuf, growth: watch::Sender<u64>, notices: Notices) -> LogFile {
+        LogFile { path, open: None, torn: false, loss: None, unrotated: None, growth, notices }
+    }
+
+    /// Opens it ahead of the first line, so that a place that cannot be written is said early.
+    pub(super) fn prepare(&mut self, writer: Writer<'_>) {
+        if let Err(error) = self.open(writer.now) {
+            self.fail(&[], &error, writer);
+        }
+    }
+
+    /// Appends a batch of whole lines, or counts what of it is lost.
+    pub(super) fn write(&mut self, batch: &[u8], writer: Writer<'_>) {
+        if let Some(loss) = self.loss.as_mut().filter(|loss| loss.rests(writer.now)) {
+            loss.count(batch, writer.lead.len());
+            return;
+        }
+        self.attempt(batch, writer);
+    }
+
+    /// Tries once more to say what was lost, however recent the last attempt.
+    pub(super) fn settle(&mut self, writer: Writer<'_>) {
+        if self.loss.is_some() {
+            self.attempt(&[], writer);
+        }
+    }
+
+    /// At the end of uphold: what stays unsaid in the file is said as a notice.
+    pub(super) fn close(&mut self) {
+        let place = self.place();
+        if let Some(loss) = self.loss.take() {
+            loss.final_word(&place, &self.notices);
+        }
+    }
+
+    pub(super) fn is_well(&self) -> bool {
+        self.loss.is_none()
+    }
+
+    fn place(&self) -> String {
+        format!("the log {}", self.path.display())
+    }
+
+    fn attempt(&mut self, batch: &[u8], writer: Writer<'_>) {
+        if let Some(line) = self.loss.as_ref().and_then(|loss| loss.line(writer.lead)) {
+            if let Err((_, error)) = self.append(&line, writer) {
+                return self.fail(batch, &error, writer);
+            }
+            if let Some(loss) = &mut self.loss {
+                loss.said();
+            }
+        }
+        if let Err((written, error)) = self.append(batch, writer) {
+            return self.fail(&batch[written..], &error, writer);
+        }
+        let place = self.place();
+        if let Some(loss) = self.loss.take() {
+            loss.recovered(&place, &self.notices);
+        }
+    }
+
+    fn fail(&mut self, lost: &[u8], error: &io::Error, writer: Writer<'_>) {
+        self.open = None;
+        let place = self.place();
+        let loss = self.loss.get_or_insert_with(|| Loss::new(writer.now));
+        loss.count(lost, writer.lead.len());
+        loss.failed(writer.now, error, &place, writer.owner, &self.notices);
+    }
+
+    /// Appends whole lines over as many files as they need. An error says how many bytes were written
+    /// before it: whole lines, too.
+    fn append(&mut self, batch: &[u8], writer: Writer<'_>) -> Result<(), (usize, io::Error)> {
+        let mut done = 0;
+        self.open(writer.now).map_err(|error| (0, error))?;
+        while done < batch.len() {
+            let left = &batch[done..];
+            let part = match self.fitting(left, writer) {
+                0 => {
+                    self.rotate(writer);
+                    self.open(writer.now).map_err(|error| (done, error))?;
+                    continue;
+                }
+                part => part,
+            };
+            self.put(&left[..part]).map_err(|(written, error)| (done + written, error))?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// How much of these lines goes into the file as it is: whole lines; 0 says rotate first.
+    fn fitting(&self, lines: &[u8], writer: Writer<'_>) -> usize {
+        let max = writer.limits.max_size;
+        let rests = self.unrotated.is_some_and(|at| writer.now.saturating_duration_since(at) < RETRY);
+        let Some(open) = self.open.as_ref().filter(|open| open.regular && max > 0 && !rests) else {
+            return lines.len();
+        };
+        let room = max.saturating_sub(open.len);
+        if lines.len() as u64 <= room {
+            return lines.len();
+        }
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        match memrchr(b'\n', &lines[..room]) {
+            Some(at) => at + 1,
+            // A line that is longer than a whole file has one of its own.
+            None if open.len == 0 => memchr(b'\n', lines).map_or(lines.len(), |at| at + 1),
+            None => 0,
+        }
+    }
+
+    fn rotate(&mut self, writer: Writer<'_>) {
+        match rotate::rotate(&self.path, writer.limits.keep) {
+            Ok(()) => {
+                self.open = None;
+                self.unrotated = None;
+            }
+            Err(error) => {
+                let first = self.unrotated.replace(writer.now).is_none();
+                if first {
+                    let (place, error) = (self.place(), plain(&error));
+                    let message =
+                        format!("cannot rotate {place}: {error}; it grows over its size until it can");
+                    say(&self.notices, writer.owner, "LogRotateFailed", true, message);
+                }
+            }
+        }
+    }
+
+    /// Writes these lines in one write(2) where the kernel takes them. On an error the file is cut back to
+    /// the last whole line, and the bytes up to there are told.
+    fn put(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
+        let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
+        let mut written = 0;
+        let outcome = open.write_all(self.torn, lines, &mut written);
+        if written > 0 {
+            self.growth.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        let Err(error) = outcome else {
+            self.torn = false;
+            return Ok(());
+        };
+        let whole = memrchr(b'\n', &lines[..written]).map_or(0, |at| at + 1);
+        if written > whole {
+            self.torn = !open.cut((written - whole) as u64);
+        }
+        Err((whole, error))
+    }
+
+    /// Opens the file unless it is open and, as is looked once a second, still the one at the path.
+    fn open(&mut self, now: Instant) -> io::Result<()> {
+        if self.open.as_mut().is_some_and(|open| open.is_current(&self.path, now)) {
+            return Ok(());
+        }
+        self.open = None;
+        let open = Open::at(&self.path, now)?;
+        self.torn = open.regular && open.ends_torn(&self.path);
+        self.open = Some(open);
+        Ok(())
+    }
+}
+
+impl Open {
+    fn at(path: &Path, now: Instant) -> io::Result<Open> {
+        let file = match fs::metadata(path) {
+            Ok(there) if there.file_type().is_fifo() => {
+                // Opening a FIFO without a reader would block for ever.
+                File::from(pipe::OpenOptions::new().open_sender(path)?.into_nonblocking_fd()?)
+            }
+            _ => open_appending(path)?,
+        };
+        let found = file.metadata()?;
+        let id = (found.dev(), found.ino());
+        Ok(Open { file, regular: found.is_file(), len: found.len(), id, checked: now })
+    }
+
+    /// Whether this is still the file at the path: somebody else may rotate it, or delete it.
+    fn is_current(&mut self, path: &Path, now: Instant) -> bool {
+        if !self.regular || now.saturating_duration_since(self.checked) < RETRY {
+            return true;
+        }
+        self.checked = now;
+        let Ok(there) = fs::metadata(path) else { return false };
+        self.len = there.len();
+        (there.dev(), there.ino()) == self.id
+    }
+
+    /// Whether somebody was killed in the middle of a line. What cannot be read counts as whole.
+    fn ends_torn(&self, path: &Path) -> bool {
+        let mut last = [b'\n'];
+        let end = self.len.checked_sub(1);
+        let read = end.zip(File::open(path).ok()).map(|(at, file)| file.read_at(&mut last, at));
+        matches!(read, Some(Ok(1))) && last != [b'\n']
+    }
+
+    fn write_all(&mut self, torn: bool, lines: &[u8], written: &mut usize) -> io::Result<()> {
+        if torn {
+            self.file.write_all(b"\n")?;
+            self.len += 1;
+        }
+        while *written < lines.len() {
+            match self.file.write(&lines[*written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    *written += count;
+                    self.len += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the last bytes off again, unless somebody else has written after them.
+    fn cut(&mut self, bytes: u64) -> bool {
+        let alone = self.regular && self.file.metadata().is_ok_and(|found| found.len() == self.len);
+        let cut = alone && self.file.set_len(self.len - bytes).is_ok();
+        if cut {
+            self.len -= bytes;
+        }
+        cut
+    }
+}
+
+fn open_appending(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(parent) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
+            }
+            options.open(path)
+        }
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_else_moves_away_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/log");
+        let (notices, mut heard) = mpsc::unbounded_channel();
+        let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
+        let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut write = |text: &str, seconds: u32| {
+            let limits = Limits { max_size: 100, keep: 1 };
+            log.write(
+                text.as_bytes(),
+                Writer { owner: &owner, lead: b"", limits, now: began + RETRY * seconds },
+            );
+        };
+        write("one\n", 0);
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        write("two\n", 0);
+        write("three\n", 1);
+        fs::remove_file(&path).unwrap();
+        write("four\n", 2);
+        assert_eq!(fs::read_to_string(dir.path().join("moved")).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777 & !0o640, 0);
+        assert!(heard.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_refusing_place_is_tried_once_a_second_and_each_attempt_says_its_own_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let (notices, mut heard) = mpsc::unbounded_channel();
+        let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
+        let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut write = |text: &str, tenths: u32| {
+            let (limits, now) = (Limits { max_size: 0, keep: 1 }, began + RETRY / 10 * tenths);
+            log.write(text.as_bytes(), Writer { owner: &owner, lead: b"> ", limits, now });
+        };
+        write("> a\n> b\n", 0);
+        write("> c\n", 11);
+        fs::remove_file(&path).unwrap();
+        write("> d\n", 15);
+        assert!(!path.exists());
+        write("> e\n", 22);
+        let text = "> uphold: 4 lines (8 bytes) lost: No space left on device\n> e\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        let reasons: Vec<_> =
+            std::iter::from_fn(|| heard.try_recv().ok()).map(|notice| notice.reason).collect();
+        assert_eq!(reasons, ["LogWriteFailed", "LogWriteRecovered"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Rotation: `stdout.log` becomes `stdout.log.1`, that becomes `.2`, and so on; beyond `keep` they go.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// `max_size` and `keep` of `[logs]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes; 0: never rotate.
+    pub(super) max_size: u64,
+    /// How many rotated files stay.
+    pub(super) keep: u32,
+}
+
+/// The path of a rotated file; 0 is the one that is written.
+pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// Moves the file out of the way. Each step is a rename, so that a reader that has it open reads on; without
+/// any to keep it is deleted, or emptied where its directory does not allow that.
+pub(super) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
+    remove_beyond(path, keep);
+    if !exists(path) {
+        // Somebody else has moved it: there is nothing left to do.
+        return Ok(());
+    }
+    if keep == 0 {
+        return fs::remove_file(path).or_else(|_| File::options().write(true).open(path)?.set_len(0));
+    }
+    let free = (1..keep).find(|number| !exists(&rotated(path, *number))).unwrap_or(keep);
+    for number in (0..free).rev() {
+        fs::rename(rotated(path, number), rotated(path, number + 1))?;
+    }
+    Ok(())
+}
+
+/// Deletes what an earlier, greater `keep` has left; what cannot be deleted is tried again the next time.
+fn remove_beyond(path: &Path, keep: u32) {
+    for number in (0..u32::MAX).map(|step| keep.saturating_add(1).saturating_add(step)) {
+        if fs::remove_file(rotated(path, number)).is_err() {
+            return;
+        }
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<(String, String)> {
+        let mut all: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|e| (e.file_name().into_string().unwrap(), fs::read_to_string(e.path()).unwrap()))
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn each_file_moves_up_and_no_more_than_keep_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for text in ["a", "b", "c", "d"] {
+            fs::write(&path, text).unwrap();
+            rotate(&path, 3).unwrap();
+        }
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(names(dir.path()), [pair("log.1", "d"), pair("log.2", "c"), pair("log.3", "b")]);
+        fs::write(&path, "e").unwrap();
+        rotate(&path, 1).unwrap();
+        assert_eq!(names(dir.path()), [pair("log.1", "e")]);
+        fs::write(&path, "f").unwrap();
+        rotate(&path, 0).unwrap();
+        assert_eq!(names(dir.path()), []);
+    }
+}

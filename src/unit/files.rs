@@ -1,0 +1,222 @@
+//! Which files make a unit, and their texts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::load::Dir;
+use super::tree::Source;
+use super::trust::Trust;
+use super::{Name, Problem};
+
+/// No file of units or configuration is longer, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// The files of one unit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Files {
+    /// That of the last directory which has one.
+    pub file: Option<PathBuf>,
+    /// In the order of their merging.
+    pub drop_ins: Vec<PathBuf>,
+    /// The file is a link to /dev/null.
+    pub masked: bool,
+}
+
+/// A hash of each file's content.
+pub(super) type Fingerprint = Vec<(PathBuf, u64)>;
+
+/// The names of all units in these directories.
+pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name> {
+    let mut names = BTreeSet::new();
+    let mut drop_ins = Vec::new();
+    for dir in dirs {
+        let entries = match fs::read_dir(&dir.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.named => continue,
+            Err(error) => {
+                let message = format!("cannot read the directory: {error}");
+                let help =
+                    dir.named.then(|| "it was named with --units: create it, or name another".to_owned());
+                problems.push(Problem::file(dir.path.clone(), None, message, help));
+                continue;
+            }
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => one_name(entry.path(), &mut names, &mut drop_ins, problems),
+                Err(error) => {
+                    let message = format!("cannot read the directory: {error}");
+                    problems.push(Problem::file(dir.path.clone(), None, message, None));
+                    break;
+                }
+            }
+        }
+    }
+    for (path, name) in drop_ins {
+        if !names.contains(&name) {
+            let message = format!("these drop-ins are for no unit: there is no {name}.toml");
+            problems.push(Problem::file(path, None, message, None).warning());
+        }
+    }
+    names
+}
+
+fn one_name(
+    path: PathBuf,
+    names: &mut BTreeSet<Name>,
+    drop_ins: &mut Vec<(PathBuf, Name)>,
+    problems: &mut Vec<Problem>,
+) {
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(stem) = file.strip_suffix(".toml.d") {
+        if let Ok(name) = Name::new(stem) {
+            drop_ins.push((path, name));
+        }
+        return;
+    }
+    let Some(stem) = file.strip_suffix(".toml") else { return };
+    match Name::new(stem) {
+        Ok(name) => {
+            names.insert(name);
+        }
+        // An editor's lock or copy must not keep a whole set from being loaded.
+        Err(_) if stem.starts_with('.') => {
+            let message = "ignored, because its name begins with a dot".to_owned();
+            problems.push(Problem::file(path, None, message, None).warning());
+        }
+        Err(bad) => {
+            problems.push(Problem::file(path, None, bad.to_string(), Some("rename the file".to_owned())))
+        }
+    }
+}
+
+/// The files of this unit.
+pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
+    let mut found = Files::default();
+    let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for dir in dirs {
+        let file = dir.path.join(format!("{name}.toml"));
+        if fs::symlink_metadata(&file).is_ok() {
+            found.file = Some(file);
+        }
+        let Ok(entries) = fs::read_dir(dir.path.join(format!("{name}.toml.d"))) else { continue };
+        for entry in entries.flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            let text = name.to_string_lossy();
+            if text.ends_with(".toml") && !text.starts_with('.') {
+                drop_ins.insert(name, path);
+            }
+        }
+    }
+    found.masked = found.file.as_deref().is_some_and(is_null);
+    // A link to /dev/null takes the drop-in of that name away.
+    found.drop_ins = drop_ins.into_values().filter(|path| !is_null(path)).collect();
+    found
+}
+
+fn is_null(path: &Path) -> bool {
+    let link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+    link && fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+/// Which of the directories a path is in.
+pub(super) fn dir_of<'d>(path: &Path, dirs: &'d [Dir]) -> Option<&'d Dir> {
+    dirs.iter().rev().find(|dir| path.starts_with(&dir.path))
+}
+
+/// The trust for the files below a directory: that of one that was named includes its owner.
+pub(super) fn trust_in(trust: &Trust, dir: Option<&Dir>) -> Trust {
+    use std::os::unix::fs::MetadataExt;
+    let mut trust = trust.clone();
+    if let Some(owner) = dir.filter(|dir| dir.named).and_then(|dir| fs::metadata(&dir.path).ok()) {
+        trust.owners.push(owner.uid());
+    }
+    trust
+}
+
+/// Reads a file, if it is to be trusted (`None`: it is read for a check only).
+pub(super) fn read(
+    path: &Path,
+    rank: usize,
+    trust: Option<&Trust>,
+    unit: Option<&Name>,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Source>> {
+    let mut fail = |message: String, help: Option<String>| {
+        problems.push(Problem::file(path.to_path_buf(), unit, message, help));
+    };
+    let bytes = match open(path) {
+        Ok(file) => {
+            if let Some(trust) = trust
+                && let Err(reason) = trust.judge(&file, path)
+            {
+                let message = format!("not to be trusted: {reason}");
+                let help =
+                    Some("let only root or uphold's own user write the file and its directory".to_owned());
+                if !trust.lenient {
+                    fail(message, help);
+                    return None;
+                }
+                problems.push(Problem::file(path.to_path_buf(), unit, message, help).warning());
+            }
+            content(file)
+        }
+        Err(error) => Err(error),
+    };
+    let mut fail = |message: String, help: Option<String>| {
+        problems.push(Problem::file(path.to_path_buf(), unit, message, help));
+    };
+    match bytes.map(String::from_utf8) {
+        Err(error) => fail(format!("cannot read the file: {error}"), None),
+        Ok(Ok(text)) => return Some(Arc::new(Source { path: path.to_path_buf(), text, rank })),
+        Ok(Err(error)) => {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes().iter().take(good).filter(|b| **b == b'\n').count() + 1;
+            fail(
+                format!("cannot read the file: line {line} is not UTF-8"),
+                Some("save it as UTF-8".to_owned()),
+            );
+        }
+    }
+    None
+}
+
+/// Opens a regular file; opening anything else could block for ever.
+fn open(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    File::open(path)
+}
+
+fn content(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::other("it is longer than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// What the disk says of these files by now.
+pub(super) fn fingerprint(files: &Files) -> io::Result<Fingerprint> {
+    let paths = files.file.iter().chain(&files.drop_ins);
+    paths
+        .map(|path| match files.masked {
+            true => Ok((path.clone(), 0)),
+            false => Ok((path.clone(), hash(&content(open(path)?)?))),
+        })
+        .collect()
+}
+
+/// The hash of a content. Compared within one process only.
+pub(super) fn hash(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,316 @@
+//! One daemon in a directory of its own, and words to wait for what it does. Everything is bounded by
+//! [`PATIENCE`]; nothing sleeps: it waits for the event stream, and looks again after each event.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_uphold")
+}
+
+/// A daemon and its directory. Ends with it, and all that it started.
+pub struct Uphold {
+    pub dir: TempDir,
+    child: Option<Child>,
+    arguments: Vec<String>,
+    wrapper: Vec<String>,
+}
+
+impl Uphold {
+    /// Not started yet.
+    pub fn new() -> Uphold {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("units")).unwrap();
+        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![] }
+    }
+
+    /// Started with one unit.
+    pub fn with_unit(name: &str, text: &str) -> Uphold {
+        Uphold::new().unit(name, text).start()
+    }
+
+    pub fn unit(self, name: &str, text: &str) -> Uphold {
+        self.write_unit(name, text);
+        self
+    }
+
+    pub fn write_unit(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(format!("units/{name}.toml")), text).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `init` or `run`, with what else stands on the command line.
+    pub fn mode(mut self, arguments: &[&str]) -> Uphold {
+        self.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Run by this command, as `unshare`.
+    pub fn under(mut self, wrapper: &[&str]) -> Uphold {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    pub fn command(&self) -> Command {
+        let mut words = self.wrapper.clone();
+        words.push(binary().to_owned());
+        let split = self.arguments.iter().position(|word| word == "--").unwrap_or(self.arguments.len());
+        words.extend_from_slice(&self.arguments[..split]);
+        for (flag, path) in [("--units", "units"), ("--runtime-dir", "run"), ("--log-dir", "log")] {
+            words.extend([flag.to_owned(), self.path(path).display().to_string()]);
+        }
+        words.extend_from_slice(&self.arguments[split..]);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command.env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    pub fn start(mut self) -> Uphold {
+        let out = fs::File::create(self.path("stdout")).unwrap();
+        let err = fs::File::create(self.path("stderr")).unwrap();
+        self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        self.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+        self
+    }
+
+    /// Started, and not expected to answer.
+    pub fn start_blind(mut self) -> Uphold {
+        let out = fs::File::create(self.path("stdout")).unwrap();
+        let err = fs::File::create(self.path("stderr")).unwrap();
+        self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        self
+    }
+
+    /// Run to its end.
+    pub fn run(&self) -> Output {
+        self.command().output().unwrap()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id().try_into().unwrap()
+    }
+
+    /// A signal to uphold itself.
+    pub fn signal(&self, signal: Signal) -> &Uphold {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+        self
+    }
+
+    /// Waits for its end.
+    pub fn exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "uphold does not end: {}", self.stderr());
+            pause();
+        }
+    }
+
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.path("stderr")).unwrap_or_default()
+    }
+
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.path("stdout")).unwrap_or_default()
+    }
+
+    /// A log as it stands in its file, without stamps.
+    pub fn log(&self, unit: &str) -> Vec<String> {
+        let text = fs::read(self.path(&format!("log/{unit}/stdout.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&text)
+            .lines()
+            .map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
+            .collect()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("run/control.sock")
+    }
+
+    /// One request by hand: status and body.
+    pub fn http(&self, request: &str) -> Option<(u16, String)> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head =
+            format!("{request} HTTP/1.1\r\nHost: uphold\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let status = text.split(' ').nth(1)?.parse().ok()?;
+        Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        let (_, body) = self.http(&format!("GET {path}"))?;
+        serde_json::from_str(&body).ok()
+    }
+
+    pub fn view(&self, unit: &str) -> Value {
+        self.get(&format!("/v1/units/{unit}"))
+            .unwrap_or_else(|| panic!("no view of {unit}: {}", self.stderr()))
+    }
+
+    pub fn state(&self, unit: &str) -> String {
+        self.view(unit)["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn main_pid(&self, unit: &str) -> i32 {
+        self.view(unit)["pid"].as_i64().unwrap_or_else(|| panic!("{unit} has no pid: {}", self.view(unit)))
+            as i32
+    }
+
+    /// Waits until a unit is in this state.
+    pub fn until(&self, unit: &str, state: &str) -> &Uphold {
+        self.until_view(unit, state, |view| view["state"] == state)
+    }
+
+    /// Waits until the view of a unit is so.
+    pub fn until_view(&self, unit: &str, what: &str, is: impl Fn(&Value) -> bool) -> &Uphold {
+        let mut last = Value::Null;
+        let came = self.watch(|| {
+            last = self.view(unit);
+            is(&last)
+        });
+        assert!(came, "{unit} does not come to {what}: {last:#}\n{}", self.stderr());
+        self
+    }
+
+    /// Waits for an event of a unit whose line (reason, blank, message) contains this text; its count.
+    pub fn until_event(&self, unit: &str, text: &str) -> u64 {
+        let mut found = None;
+        let mut all = Vec::new();
+        let came = self.watch(|| {
+            all = self.events(unit);
+            found = all.iter().find(|(line, _)| line.contains(text)).map(|(_, count)| *count);
+            found.is_some()
+        });
+        assert!(came, "{unit} has no event `{text}`: {all:#?}\n{}", self.stderr());
+        found.unwrap()
+    }
+
+    /// The events of a unit: reason and message, and how often.
+    pub fn events(&self, unit: &str) -> Vec<(String, u64)> {
+        let (_, body) = self.http(&format!("GET /v1/events?unit={unit}")).unwrap();
+        let line = |event: Value| {
+            let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            (format!("{} {}", word("reason"), word("message")), event["count"].as_u64().unwrap())
+        };
+        body.lines().filter_map(|text| serde_json::from_str(text).ok()).map(line).collect()
+    }
+
+    /// Looks after each event, and again now and then: not every change of a view is an event.
+    fn watch(&self, mut is: impl FnMut() -> bool) -> bool {
+        let Ok(stream) = UnixStream::connect(self.socket()) else { return false };
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let head = "GET /v1/events?follow=true HTTP/1.1\r\nHost: uphold\r\n\r\n";
+        (&stream).write_all(head.as_bytes()).unwrap();
+        let mut events = BufReader::new(stream);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if is() {
+                return true;
+            }
+            let mut line = Vec::new();
+            let _ = events.read_until(b'\n', &mut line);
+        }
+        false
+    }
+
+    /// Waits for anything else.
+    pub fn eventually(&self, what: &str, is: impl Fn(&Uphold) -> bool) -> &Uphold {
+        let until = Instant::now() + PATIENCE;
+        while !is(self) {
+            assert!(Instant::now() < until, "never: {what}\n{}", self.stderr());
+            pause();
+        }
+        self
+    }
+
+    /// `uphold ctl`: exit code, stdout, stderr.
+    pub fn ctl(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.ctl_command(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+    }
+
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("ctl").arg("--socket").arg(self.socket()).args(arguments);
+        command
+    }
+
+    /// A signal to the main process of a unit.
+    pub fn kill_main(&self, unit: &str, signal: Signal) -> &Uphold {
+        kill(Pid::from_raw(self.main_pid(unit)), signal).unwrap();
+        self
+    }
+}
+
+impl Drop for Uphold {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let pid = Pid::from_raw(child.id().try_into().unwrap());
+            // The second one kills at once; `unshare` ignores both, and its child goes with it.
+            let _ = kill(pid, Signal::SIGTERM);
+            let _ = kill(pid, Signal::SIGTERM);
+            let patience = if self.wrapper.is_empty() { Duration::from_secs(20) } else { Duration::ZERO };
+            let until = Instant::now() + patience;
+            while matches!(child.try_wait(), Ok(None)) {
+                if Instant::now() >= until {
+                    let _ = child.kill();
+                }
+                pause();
+            }
+        }
+    }
+}
+
+/// Gives way while waiting for something that no event tells of.
+pub fn pause() {
+    let mut nothing = [0];
+    let (mut a, _b) = UnixStream::pair().unwrap();
+    a.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let _ = a.read(&mut nothing);
+}
+
+/// It exists and is no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), None | Some(b'Z' | b'X'))
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// In CI nothing may be skipped; elsewhere it is said why.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "skipped in CI: {why}");
+    eprintln!("skipped: {why}");
+}
+
+pub fn have(program: &str) -> bool {
+    std::env::var("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .chain(["/usr/sbin"])
+        .any(|dir| Path::new(dir).join(program).exists())
+}

@@ -1,0 +1,15 @@
+//! Claims about a real daemon with real processes.
+
+#![allow(missing_docs, reason = "tests are claims, and their names say them")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail")]
+
+mod bad_input;
+mod control;
+mod dsl;
+mod logs;
+mod nginx;
+mod pid1;
+mod probes;
+mod restarts;
+mod setup;
+mod stopping;
