@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::unit::{Loaded, Logs, Name, Problem, Set, Severity, Unit};
+use crate::unit::{Loaded, Logs, Name, Problem, Set, Severity, Stop, Unit};
 
 /// Units with their dependencies resolved.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,9 @@ pub struct Planned {
     pub after: Vec<Name>,
     /// Those that name this one in `requires`, `wants` or `after`: told when it changes, stopped before it.
     pub dependents: Vec<Name>,
+    /// Higher than that of everything that this waits for: looked at in its order, no unit is judged by what
+    /// one below it was a moment ago.
+    pub rank: u32,
 }
 
 impl Planned {
@@ -92,6 +95,7 @@ impl Plan {
                 wants: known(&unit.wants),
                 after: known(&unit.after),
                 dependents: Vec::new(),
+                rank: 0,
             };
             plan.units.insert(name.clone(), planned);
         }
@@ -102,6 +106,7 @@ impl Plan {
             return Err(problems);
         }
         plan.link_back();
+        plan.rank();
         Ok((plan, problems))
     }
 
@@ -121,6 +126,34 @@ impl Plan {
             if let Some(planned) = self.units.get_mut(&name) {
                 planned.dependents = names.into_iter().collect();
             }
+        }
+    }
+
+    /// Gives each unit its rank, from those that wait for nothing upwards.
+    fn rank(&mut self) {
+        let waits = |planned: &Planned| planned.waits_for().collect::<BTreeSet<_>>().len();
+        let mut open: BTreeMap<Name, usize> =
+            self.units.iter().map(|(name, planned)| (name.clone(), waits(planned))).collect();
+        let mut row: Vec<Name> =
+            open.iter().filter(|(_, waits)| **waits == 0).map(|(name, _)| name.clone()).collect();
+        for rank in 0.. {
+            let mut next = Vec::new();
+            for name in &row {
+                let Some(planned) = self.units.get_mut(name) else { continue };
+                planned.rank = rank;
+                for dependent in &planned.dependents {
+                    if let Some(waits) = open.get_mut(dependent) {
+                        *waits = waits.saturating_sub(1);
+                        if *waits == 0 {
+                            next.push(dependent.clone());
+                        }
+                    }
+                }
+            }
+            if next.is_empty() {
+                return;
+            }
+            row = next;
         }
     }
 
@@ -264,7 +297,8 @@ pub fn live(running: &Unit, new: &Unit) -> Unit {
         on_end: new.on_end,
         ports: new.ports.clone(),
         restart: new.restart.clone(),
-        stop: new.stop.clone(),
+        // What outlives the main process is told from what must not as it is started.
+        stop: Stop { leave: running.stop.leave, ..new.stop.clone() },
         liveness: new.liveness.clone(),
         readiness: new.readiness.clone(),
         startup: new.startup.clone(),
@@ -283,6 +317,8 @@ pub fn live(running: &Unit, new: &Unit) -> Unit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::unit::Policy;
 
@@ -294,8 +330,10 @@ mod tests {
         texts.iter().map(|text| name(text)).collect()
     }
 
-    #[allow(clippy::type_complexity, reason = "name, requires, wants, after")]
-    fn set(units: &[(&str, &[&str], &[&str], &[&str])]) -> Set {
+    /// A name, and its requires, wants and after.
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+
+    fn set(units: &[Row]) -> Set {
         let mut set = Set::default();
         for (this, requires, wants, after) in units {
             let mut unit = Unit::new(name(this));
@@ -340,6 +378,8 @@ mod tests {
         let (plan, warnings) = Plan::new(&set).unwrap();
         assert!(warnings.is_empty());
         assert_eq!(plan.units()[&name("d")].dependents, names(&["b", "c"]));
+        let ranks: Vec<u32> = plan.units().values().map(|planned| planned.rank).collect();
+        assert_eq!(ranks, [2, 1, 1, 0]);
     }
 
     #[test]
@@ -375,6 +415,10 @@ mod tests {
         restart.umask = 0o077;
         assert_eq!(compare(&old, &restart), Change::Restart);
         assert_eq!(super::live(&old, &restart).umask, 0o022);
+        restart.stop.leave = true;
+        restart.stop.timeout = Duration::from_secs(1);
+        let stop = super::live(&old, &restart).stop;
+        assert_eq!((stop.leave, stop.timeout), (false, Duration::from_secs(1)));
         assert_eq!(super::live(&old, &restart).logs.keep, 9);
         assert_eq!(compare(&old, &old.clone()), Change::Same);
     }

@@ -87,4 +87,23 @@ mod tests {
         backoff.reset();
         assert!(!backoff.spent(&restart));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_delay_is_above_the_longest_and_its_jitter(
+            delay in 0_u64..10_000_000,
+            max in 0_u64..10_000_000,
+            factor in 1.0_f64..1e9,
+            jitter in 0.0_f64..=1.0,
+            seed in 0_u64..100,
+        ) {
+            let (delay, max_delay) = (Duration::from_millis(delay), Duration::from_millis(max));
+            let restart = Restart { delay, max_delay, factor, jitter, ..Restart::default() };
+            let (mut backoff, mut random) = (Backoff::default(), Random::new(seed));
+            for _ in 0..200 {
+                let most = max_delay.mul_f64(1.0 + jitter) + Duration::from_micros(1);
+                assert!(backoff.next(&restart, &mut random) <= most);
+            }
+        }
+    }
 }

@@ -182,4 +182,27 @@ mod tests {
         let kept = events.list(None, 0);
         assert_eq!((kept.len(), kept[0].message.as_str()), (100, "text 200"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_said_stays_within_its_bounds(
+            said in proptest::collection::vec((0_u64..2000, 0_usize..6, 0_u32..40), 1..600),
+        ) {
+            const REASONS: [&str; 6] = ["Started", "Unhealthy", "Killing", "BackOff", "Exited", "Stopped"];
+            let (mut events, mut now, web) = (Events::default(), 0, Name::new("web").unwrap());
+            for (after, reason, text) in &said {
+                now += after;
+                let text = format!("text {text}");
+                let event = events.record(at(now), &web, EventKind::Warning, REASONS[*reason], &text);
+                assert!(event.message.ends_with(&text) && event.first_at <= event.last_at);
+            }
+            let kept = events.list(None, 0);
+            assert!(kept.len() <= PER_UNIT);
+            assert!(kept.is_sorted_by(|a, b| a.seq < b.seq));
+            assert!(kept.iter().map(|event| event.count).sum::<u64>() <= said.len() as u64);
+            let records = &events.units[&web];
+            assert!(records.families.len() <= REASONS.len());
+            assert!(records.families.iter().all(|family| family.texts.len() <= PER_REASON));
+        }
+    }
 }

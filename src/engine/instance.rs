@@ -347,7 +347,7 @@ impl Instance {
             State::Starting(_) | State::Running(_) | State::Assembled => busy,
             State::Backoff(_) => Face { occupied: false, ..busy },
             State::Stopping(stopping) => Face {
-                gone: stopping.next != Next::Policy,
+                gone: stopping.is_gone(),
                 occupied: !matches!(stopping.phase, Phase::Unkillable { .. }),
                 stopping: true,
                 ..busy
@@ -403,6 +403,18 @@ impl Instance {
         }
         self.exits.push_back(ended.shown(started));
         self.ended = Some(ended);
+    }
+}
+
+impl Stopping {
+    /// Those that require it have to go. Not if it ended by itself, or by a probe, and comes back: not even
+    /// if an operator says so before its policy does.
+    fn is_gone(&self) -> bool {
+        match (self.next, self.why) {
+            (Next::Inactive(_), Why::Asked | Why::Probe(_) | Why::Itself) | (Next::Again, Why::Asked) => true,
+            (Next::Again, Why::Probe(_) | Why::Itself) => false,
+            (Next::Policy, Why::Asked | Why::Probe(_) | Why::Itself) => false,
+        }
     }
 }
 

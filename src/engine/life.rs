@@ -67,10 +67,10 @@ impl Instance {
 
     /// The host could not start it, and nothing of the run is left.
     pub(super) fn spawn_failed(&mut self, step: &mut Step, run: Run, failure: SpawnFailure) {
-        let next = match &self.state {
-            State::Starting(life) if life.run == run && life.born.is_none() => Next::Policy,
+        let (next, why) = match &self.state {
+            State::Starting(life) if life.run == run && life.born.is_none() => (Next::Policy, Why::Itself),
             State::Stopping(stopping) if stopping.life.run == run && stopping.life.born.is_none() => {
-                stopping.next
+                (stopping.next, stopping.why)
             }
             State::Starting(_)
             | State::Stopping(_)
@@ -93,7 +93,7 @@ impl Instance {
         };
         step.warning(&self.name, "SpawnFailed", &words::ended(&self.name, &ended));
         self.record_end(ended, None);
-        self.follow(step, next);
+        self.follow(step, next, why);
     }
 
     /// The main process ended. What it left behind is still to be heard of.
@@ -209,15 +209,15 @@ impl Instance {
             Why::Asked => step.normal(&self.name, "Stopped", &format!("Stopped process {}", self.name)),
             Why::Probe(_) | Why::Itself => {}
         }
-        self.follow(step, next);
+        self.follow(step, next, why);
     }
 
     /// The run is over and recorded: what comes now?
-    fn follow(&mut self, step: &mut Step, next: Next) {
+    fn follow(&mut self, step: &mut Step, next: Next, why: Why) {
         match next {
             Next::Inactive(idle) => self.enter(step.now, State::Inactive(idle)),
             Next::Again => {
-                let waiting = Waiting { stopped: true, ..Waiting::default() };
+                let waiting = Waiting { stopped: why == Why::Asked, ..Waiting::default() };
                 self.enter(step.now, State::Waiting(waiting));
             }
             Next::Policy => {

@@ -4,6 +4,8 @@
 //! settles: everything that depends on what moved is looked at until nothing moves any more (`order`), who
 //! waits for an outcome is answered (`requests`), and a shutdown goes on (`ending`).
 
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
 mod backoff;
 mod ending;
 mod events;
@@ -89,8 +91,8 @@ pub struct Engine {
     forwards: Vec<Signal>,
     /// When COMMAND's time is over.
     command_until: Option<Mono>,
-    /// To be looked at before the input is done with.
-    dirty: BTreeSet<Name>,
+    /// To be looked at before the input is done with, by rank: what is waited for before who waits.
+    dirty: BTreeSet<(u32, Name)>,
     /// Was looked at, and whoever waits for it has not been told.
     touched: BTreeSet<Name>,
     /// Each instance's deadline.
@@ -196,7 +198,7 @@ impl Engine {
             runs: &mut self.runs,
         };
         act(instance, &mut step);
-        self.dirty.insert(name.clone());
+        self.mark(name);
     }
 
     /// When [`Input::Tick`] is due at the latest; `None`: never.

@@ -24,8 +24,6 @@ enum Move {
     Mask,
     /// What it requires is gone: it stops, and waits.
     Leave,
-    /// All that had to stop before it has.
-    Release,
 }
 
 impl Engine {
@@ -41,9 +39,12 @@ impl Engine {
     /// on to its next stage and ends once each.
     pub(super) fn settle(&mut self, now: Time, effects: &mut Vec<Effect>) {
         loop {
-            while let Some(name) = self.dirty.pop_first() {
+            while let Some((_, name)) = self.dirty.pop_first() {
                 self.settle_one(now, effects, &name);
                 self.touched.insert(name);
+            }
+            if self.release_held(now, effects) {
+                continue;
             }
             self.check_requests(now, effects);
             self.advance_ending(now, effects);
@@ -51,6 +52,25 @@ impl Engine {
                 return;
             }
         }
+    }
+
+    /// Lets stops go on that nobody holds any more; true if there was one. Not before all others have moved:
+    /// who is about to leave holds too.
+    fn release_held(&mut self, now: Time, effects: &mut Vec<Effect>) -> bool {
+        let free: Vec<Name> = self.holding.iter().filter(|name| !self.is_held(name)).cloned().collect();
+        for name in &free {
+            self.step(now, effects, name, |instance, step| instance.release(step));
+        }
+        !free.is_empty()
+    }
+
+    /// It has to be looked at before this input is done with.
+    pub(super) fn mark(&mut self, name: &Name) {
+        self.dirty.insert((self.rank(name), name.clone()));
+    }
+
+    fn rank(&self, name: &Name) -> u32 {
+        self.planned(name).map_or(0, |planned| planned.rank)
     }
 
     fn settle_one(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
@@ -63,7 +83,7 @@ impl Engine {
             }
         }
         // The steps above marked it, and it has just been looked at.
-        self.dirty.remove(name);
+        self.dirty.remove(&(self.rank(name), name.clone()));
         let Some(instance) = self.instances.get_mut(name) else { return };
         let (before, face) = (instance.shown, instance.face());
         instance.shown = face;
@@ -73,9 +93,8 @@ impl Engine {
         self.index(name);
         if before != face {
             let dependents = self.plan.units().get(name).map(|planned| planned.dependents.clone());
-            self.dirty.extend(dependents.unwrap_or_default());
-            if (before.occupied, before.stopping) != (face.occupied, face.stopping) {
-                self.dirty.extend(self.holding.iter().cloned());
+            for dependent in dependents.unwrap_or_default() {
+                self.mark(&dependent);
             }
         }
         if ended {
@@ -122,27 +141,22 @@ impl Engine {
             State::Waiting(waiting) => match self.obstacle(name) {
                 None => Move::Start,
                 Some((on, blocked)) => {
-                    Move::Wait(Waiting { on: Some(on), blocked, stopped: waiting.stopped })
+                    // It may have crashed and have been about to come back.
+                    let stopped = waiting.stopped || self.is_forsaken(name);
+                    Move::Wait(Waiting { on: Some(on), blocked, stopped })
                 }
             },
             State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => {
-                let requires =
-                    self.planned(name).map(|planned| planned.requires.as_slice()).unwrap_or_default();
-                if requires.iter().any(|required| self.shown(required).gone) {
-                    Move::Leave
-                } else {
-                    Move::Stay
-                }
-            }
-            State::Stopping(stopping) if stopping.phase == Phase::Holding => {
-                if self.is_held(name) {
-                    Move::Stay
-                } else {
-                    Move::Release
-                }
+                if self.is_forsaken(name) { Move::Leave } else { Move::Stay }
             }
             State::Inactive(_) | State::Stopping(_) | State::Failed(_) | State::Completed => Move::Stay,
         }
+    }
+
+    /// Something that it requires is gone.
+    fn is_forsaken(&self, name: &Name) -> bool {
+        let requires = self.planned(name).map(|planned| planned.requires.as_slice()).unwrap_or_default();
+        requires.iter().any(|required| self.shown(required).gone)
     }
 
     /// What the files say of it, unless they are gone.
@@ -271,7 +285,6 @@ impl Instance {
                 self.enter(step.now, State::Inactive(Idle::Masked));
             }
             Move::Leave => self.ask_stop(step, Next::Again),
-            Move::Release => self.release(step),
         }
     }
 

@@ -724,3 +724,56 @@ fn a_unit_that_is_masked_while_it_runs_goes_on_and_does_not_come_back() {
     script.spawned("web").spawned("db").input(Input::Load { plan: masked(), update: true, ticket: None });
     script.did(&["SIGTERM db", "SIGTERM web"]).dies("web", 0).dies("db", 0).did(&[]);
 }
+
+#[test]
+fn a_start_of_what_has_crashed_does_not_touch_those_that_require_it() {
+    let mut script = Script::new(vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])]);
+    script.spawned("db").spawned("web").exited("db", Exit::Code(1)).left("db", &[7]);
+    script.command(Verb::Start, &["db"]).did(&["spawn db", "spawn web", "terminate db"]);
+    script.emptied("db").did(&["spawn db"]).spawned("db");
+    assert_eq!(script.state("web"), "running");
+}
+
+#[test]
+fn nothing_is_started_by_the_word_of_a_group_that_is_about_to_fall() {
+    let mut script = Script::new(vec![
+        plain("z"),
+        unit("mid", |unit| {
+            unit.kind = Kind::Group;
+            unit.requires = vec![name("z")];
+        }),
+        unit("app", |unit| {
+            unit.requires = vec![name("mid")];
+            unit.restart.policy = Policy::Never;
+        }),
+    ]);
+    script.spawned("z").spawned("app").dies("app", 1).did(&["spawn z", "spawn app"]);
+    script.command(Verb::Restart, &["app", "z"]).did(&["SIGTERM z"]);
+    assert_eq!(script.state("app"), "waiting");
+}
+
+#[test]
+fn what_waits_after_a_crash_and_cannot_come_back_takes_its_dependents_with_it() {
+    let mut script = Script::new(vec![
+        unit("disk", |unit| unit.readiness = probe(1000, 1)),
+        unit("db", |unit| unit.requires = vec![name("disk")]),
+        unit("web", |unit| unit.requires = vec![name("db")]),
+    ]);
+    script.spawned("disk").probed("disk", ProbeKind::Readiness, Outcome::Success);
+    script.spawned("db").spawned("web").dies("disk", 1).dies("db", 1).until(100);
+    script.did(&["spawn disk", "probe disk Readiness", "spawn db", "spawn web", "spawn disk"]);
+    assert_eq!((script.state("db"), script.state("web")), ("waiting", "running"));
+    script.command(Verb::Stop, &["disk"]).did(&["SIGTERM web"]);
+}
+
+#[test]
+fn a_stop_waits_for_who_is_about_to_leave_because_of_one_between() {
+    let mut script = Script::new(vec![
+        plain("disk"),
+        unit("db", |unit| unit.requires = vec![name("disk")]),
+        unit("web", |unit| unit.requires = vec![name("db")]),
+    ]);
+    script.spawned("disk").spawned("db").spawned("web").dies("db", 1).done.clear();
+    script.command(Verb::Restart, &["disk", "db"]).did(&["SIGTERM web"]);
+    script.dies("web", 0).did(&["SIGTERM disk"]);
+}

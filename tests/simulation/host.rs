@@ -224,7 +224,7 @@ impl Host {
                 process.probes.remove(&kind);
                 let outcome = match dice.below(100) {
                     roll if roll < process.sick => Outcome::Failure(format!("refused {}", roll % 20)),
-                    roll if roll % 20 == 0 => Outcome::Warning("redirected".to_owned()),
+                    roll if roll % 20 == 0 && !calm => Outcome::Warning("redirected".to_owned()),
                     roll if roll % 20 == 1 && !calm => Outcome::Error("too many files".to_owned()),
                     _ => Outcome::Success,
                 };

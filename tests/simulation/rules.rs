@@ -210,6 +210,11 @@ impl Rules {
                 self.exits += 1;
                 hold!(self.exits == 1, "uphold exits twice");
                 hold!(self.shutdown, "uphold exits unasked");
+                for name in engine.instances() {
+                    let reason = view(engine, now, &name).and_then(|view| view.reason);
+                    let left = host.process(&name).is_some() && reason.as_deref() != Some("Unkillable");
+                    hold!(!left, "uphold exits and {name} runs on: {reason:?}");
+                }
             }
             Effect::Sweep(_) => hold!(engine.shutting_down(), "a sweep without a shutdown"),
             Effect::Signal { cont: false, .. }
@@ -242,7 +247,12 @@ impl Rules {
                 let stuck = view(engine, now, dependent)
                     .is_some_and(|view| view.reason.as_deref() == Some("Unkillable"));
                 hold!(!lives || stuck, "{name} is told to stop while {dependent} that needs it runs");
-                ahead.push(dependent);
+                // A oneshot that has completed stays up, and so does what requires it.
+                let done =
+                    view(engine, now, dependent).is_some_and(|view| view.state == StateName::Completed);
+                if engine.shutting_down() || !done {
+                    ahead.push(dependent);
+                }
             }
         }
         Ok(())

@@ -226,9 +226,9 @@ impl World {
             let next = self.agenda.first().unwrap_or(u64::MAX);
             match due {
                 Some(due) if due < next || (due == next && self.dice.percent(50)) => {
-                    let late =
-                        self.dice.percent(20).then(|| self.dice.wait(self.lateness)).unwrap_or_default();
-                    self.now = due + u64::try_from(late.as_nanos()).unwrap();
+                    let late = if self.dice.percent(20) { self.lateness } else { Duration::ZERO };
+                    self.now = due;
+                    self.now = self.within(late);
                     self.rules.ticked(self.now)?;
                     self.input(Input::Tick)?;
                 }
@@ -265,21 +265,6 @@ impl World {
     fn input(&mut self, input: Input) -> Result<(), String> {
         match &input {
             Input::Load { update, .. } => {
-                let shape = |unit: &Unit| {
-                    format!(
-                        "{} {:?} requires {:?} wants {:?} after {:?} {:?} limit {} on_end {:?} leave {} stop {:?}",
-                        unit.name,
-                        unit.kind,
-                        unit.requires,
-                        unit.wants,
-                        unit.after,
-                        unit.restart.policy,
-                        unit.restart.limit,
-                        unit.on_end,
-                        unit.stop.leave,
-                        unit.stop.timeout
-                    )
-                };
                 let units: Vec<String> = self.units.values().map(shape).collect();
                 self.tell(|| format!("> load, update {update}:\n    {}", units.join("\n    ")));
             }
@@ -309,11 +294,9 @@ impl World {
             self.host.obey(effect, self.now, self.calm, &mut self.dice, &mut self.agenda)?;
             match effect {
                 Effect::Exit(_) => self.over = true,
-                Effect::Sweep(signal) => {
-                    if *signal == Signal::KILL || self.dice.percent(50) {
-                        let at = self.now + u64::try_from(self.dice.wait(secs(15)).as_nanos()).unwrap();
-                        self.agenda.add(at, Happening::Childless);
-                    }
+                Effect::Sweep(signal) if *signal == Signal::KILL || self.dice.percent(50) => {
+                    let at = self.within(secs(15));
+                    self.agenda.add(at, Happening::Childless);
                 }
                 _ => {}
             }
@@ -353,7 +336,7 @@ impl World {
             }
             Happening::Shutdown => {
                 if self.dice.percent(30) {
-                    let at = self.now + u64::try_from(self.dice.wait(secs(60)).as_nanos()).unwrap();
+                    let at = self.within(secs(60));
                     self.agenda.add(at, Happening::Shutdown);
                 }
                 self.input(Input::Shutdown)
@@ -369,8 +352,13 @@ impl World {
         }
     }
 
+    /// Some time from now.
+    fn within(&mut self, length: Duration) -> u64 {
+        self.now + u64::try_from(self.dice.wait(length).as_nanos()).unwrap()
+    }
+
     fn again(&mut self, seconds: u64, happening: Happening) {
-        let at = self.now + u64::try_from(self.dice.wait(secs(seconds)).as_nanos()).unwrap();
+        let at = self.within(secs(seconds));
         if at < self.calm_at {
             self.agenda.add(at, happening);
         }
@@ -476,4 +464,22 @@ fn roll_probe(dice: &mut Dice) -> Probe {
     probe.failure_threshold = *dice.pick(&[1, 3, 5]);
     probe.stop_timeout = dice.percent(30).then(|| dice.wait(secs(5)));
     probe
+}
+
+/// A unit in a line.
+fn shape(unit: &Unit) -> String {
+    let (restart, stop) = (&unit.restart, &unit.stop);
+    format!(
+        "{} {:?}: requires {:?} wants {:?} after {:?}; {:?} limit {} on_end {:?}; stop {:?} leave {}",
+        unit.name,
+        unit.kind,
+        unit.requires,
+        unit.wants,
+        unit.after,
+        restart.policy,
+        restart.limit,
+        unit.on_end,
+        stop.timeout,
+        stop.leave
+    )
 }
