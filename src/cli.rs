@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::unit::Name;
+use crate::unit::{Name, quantity};
 use crate::{ctl, daemon, host};
 
 #[derive(Debug, Parser)]
@@ -62,7 +62,7 @@ struct InitArgs {
     #[command(flatten)]
     run: RunArgs,
     /// How long COMMAND, and what outlives it, may take after a SIGTERM [default: none, and 30s]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = quantity::duration_or_seconds)]
     stop_timeout: Option<Duration>,
     /// Run beside the units; its exit status is the answer
     #[arg(last = true, value_name = "COMMAND")]
@@ -76,10 +76,6 @@ struct CheckArgs {
     units: Vec<PathBuf>,
     /// Unit files, instead of directories
     files: Vec<PathBuf>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::unit::quantity::duration(text)
 }
 
 /// The whole program.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::words;
 use crate::unit::Signal;
 
 /// What stands behind `uphold ctl` on the command line.
@@ -83,7 +82,7 @@ pub(super) enum Command {
         #[arg(long = "for", value_enum, default_value_t = Goal::Up, value_name = "GOAL")]
         goal: Goal,
         /// How long at most, as 30s or 1m30s [default: no limit]
-        #[arg(long, value_name = "D", value_parser = words::parse_duration)]
+        #[arg(long, value_name = "D", value_parser = crate::unit::quantity::duration_or_seconds)]
         timeout: Option<Duration>,
     },
     /// Show what units wrote
@@ -133,7 +132,7 @@ pub(super) struct On {
     #[arg(long)]
     pub(super) no_wait: bool,
     /// How long to wait at most, as 30s or 1m30s
-    #[arg(long, value_name = "D", value_parser = words::parse_duration)]
+    #[arg(long, value_name = "D", value_parser = crate::unit::quantity::duration_or_seconds)]
     pub(super) timeout: Option<Duration>,
 }
 
@@ -150,7 +149,7 @@ pub(super) struct LogWish {
     #[arg(short = 'n', long = "tail", alias = "lines", value_name = "LINES")]
     pub(super) tail: Option<usize>,
     /// Only what is not older than this, as 10m
-    #[arg(long, value_name = "D", value_parser = words::parse_duration)]
+    #[arg(long, value_name = "D", value_parser = crate::unit::quantity::duration_or_seconds)]
     pub(super) since: Option<Duration>,
     /// Of the run before the current one
     #[arg(short, long)]

@@ -36,36 +36,6 @@ pub(super) fn age(length: Duration) -> String {
     }
 }
 
-/// A duration as a unit file has it: `300ms`, `3s`, `1m30s`, `1.5h`, or a number of seconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || "not a duration; use a number with ms, s, m, h or d, as 300ms, 3s or 1m30s".to_owned();
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err(bad());
-    }
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let seconds = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "" if number.len() == text.trim().len() => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return Err(bad()),
-        };
-        let number: f64 = number.parse().map_err(|_| bad())?;
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        total = total.checked_add(part).ok_or_else(bad)?;
-        rest = after;
-    }
-    Ok(total)
-}
-
 /// A duration for a query of the API: whole seconds where it has them, else milliseconds, rounded up.
 pub(super) fn query_duration(length: Duration) -> String {
     if length.subsec_nanos() == 0 {
@@ -168,15 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_unit_files() {
-        for (text, millis) in
-            [("300ms", 300), ("3s", 3000), ("1m30s", 90_000), ("2", 2000), ("1.5h", 5_400_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for bad in ["", "s", "3x", "-1s", "1m30", "1..5s", "nan", "99999999999999999999d"] {
-            assert!(parse_duration(bad).is_err(), "{bad:?} was taken");
-        }
+    fn a_query_rounds_a_duration_up() {
         assert_eq!(query_duration(Duration::from_secs(90)), "90s");
         assert_eq!(query_duration(Duration::from_micros(1500)), "2ms");
     }

@@ -51,6 +51,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| bad())
 }
 
+/// The same, or a bare number of seconds, as a command line or a query has it.
+pub fn duration_or_seconds(text: &str) -> Result<Duration, String> {
+    if text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(|c: char| c.is_alphabetic()) {
+        return duration(&format!("{text}s"));
+    }
+    duration(text).map_err(|why| format!("{why}; use a number with ms, s, m, h or d, as 300ms, 3s or 1m30s"))
+}
+
 /// A decimal number times a whole factor, rounded down.
 fn scaled(number: &str, factor: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -158,6 +166,15 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad:?} was taken");
         }
         assert_eq!(duration("10"), Err("`10` has no unit".to_owned()));
+    }
+
+    #[test]
+    fn outside_of_files_a_number_may_stand_for_seconds() {
+        assert_eq!(duration_or_seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration_or_seconds("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "-1", "1x", "1s2", "inf", "nan", "1e9", ".", "99999999999999999999"] {
+            assert!(duration_or_seconds(bad).is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]
