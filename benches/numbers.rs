@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use uphold::engine::Run;
+use uphold::{logs, unit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_uphold");
 
@@ -173,10 +175,64 @@ fn idle() {
     println!("RSS with no unit: {:.1} MiB (target: under 8)", none.rss_kib() as f64 / 1024.0);
 }
 
+/// A gigabyte of 100-byte lines through one stream into a rotated file, against a bare read and write.
+fn pump() {
+    let dir = tempfile::tempdir().unwrap();
+    let block = [&[b'x'; 99][..], b"\n"].concat().repeat(600);
+    let total = 1_usize << 30;
+    let feed = |mut writer: std::io::PipeWriter| {
+        let block = block.clone();
+        std::thread::spawn(move || {
+            (0..total / block.len()).for_each(|_| writer.write_all(&block).unwrap());
+        })
+    };
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let begun = Instant::now();
+    let feeder = feed(writer);
+    let (mut file, mut buffer) = (std::fs::File::create(dir.path().join("bare")).unwrap(), vec![0; 65_536]);
+    loop {
+        let length = reader.read(&mut buffer).unwrap();
+        if length == 0 {
+            break;
+        }
+        file.write_all(&buffer[..length]).unwrap();
+    }
+    feeder.join().unwrap();
+    let floor = begun.elapsed().as_secs_f64();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let begun = Instant::now();
+    runtime.block_on(async {
+        let settings = logs::Settings { dir: Some(dir.path().to_owned()), default: unit::Output::File };
+        let (notices, _kept) = tokio::sync::mpsc::unbounded_channel();
+        let pump = logs::Logs::start(settings, notices).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        pump.open(logs::Source {
+            instance: unit::Name::new("web").unwrap(),
+            run: Run(1),
+            stderr: false,
+            pipe: reader.into(),
+            path: None,
+            logs: unit::Logs { max_size: 100 << 20, keep: 1, ..unit::Logs::default() },
+        });
+        feed(writer).join().unwrap();
+        pump.finish(Duration::from_secs(60)).await;
+    });
+    let ours = begun.elapsed().as_secs_f64();
+    let rate = |seconds: f64| total as f64 / seconds / 1e6;
+    println!(
+        "log pump, 100-byte lines: {:.0} MB/s with stamps and rotation; bare read and write {:.0} MB/s (ratio {:.2})",
+        rate(ours),
+        rate(floor),
+        ours / floor
+    );
+}
+
 fn main() {
     let size = std::fs::metadata(Path::new(BINARY)).unwrap().len() as f64 / f64::from(1 << 20);
     println!("binary: {size:.2} MiB (target: under 6 MB)");
     restart();
     thousand();
     idle();
+    pump();
 }

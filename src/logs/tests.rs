@@ -430,28 +430,3 @@ proptest! {
         });
     }
 }
-
-/// `cargo test --release --lib logs:: -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn throughput() {
-    act(async {
-        let bench = Bench::new();
-        let (mut out, ours) = (0, io::pipe().unwrap());
-        let (reader, mut writer) = ours;
-        let logs = unit::Logs { max_size: 100 << 20, keep: 1, ..unit::Logs::default() };
-        let (instance, pipe) = (name("web"), reader.into());
-        bench.logs.open(Source { instance, run: Run(1), stderr: false, pipe, path: None, logs });
-        let block = [&[b'x'; 99][..], b"\n"].concat().repeat(600);
-        let began = std::time::Instant::now();
-        while out < 1 << 30 {
-            writer.write_all(&block).unwrap();
-            out += block.len();
-        }
-        drop(writer);
-        let _dir = bench.finish().await;
-        let rate = out as f64 / began.elapsed().as_secs_f64() / 1e6;
-        assert!(rate > 200.0, "{rate:.0} MB/s");
-        tracing::info!("{rate:.0} MB/s");
-    });
-}
