@@ -217,8 +217,8 @@ pub struct Host {
     runs: BTreeMap<Key, runs::Living>,
     attempts: HashMap<u64, exec::Attempt>,
     next_attempt: u64,
-    /// Cgroups of runs that are over, some of which cannot be removed yet.
-    garbage: Vec<cgroup::Leaf>,
+    /// Cgroups of runs that are over, some of which cannot be removed yet, and what tells when they can.
+    garbage: Vec<(cgroup::Leaf, Option<watch::Watch>)>,
     sweeping: bool,
 }
 

@@ -1,0 +1,34 @@
+//! What a long life or a hostile start must not do to uphold.
+
+use std::fs;
+
+use crate::dsl::*;
+
+/// Descriptors, FIFOs, inotify watches and threads of uphold.
+fn held(uphold: &Uphold) -> [usize; 4] {
+    let entries = |dir: &str| fs::read_dir(dir).map_or(0, Iterator::count);
+    let pid = uphold.pid();
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let watches = infos
+        .map(|entry| fs::read_to_string(entry.path()).unwrap_or_default())
+        .map(|info| info.lines().filter(|line| line.starts_with("inotify wd")).count())
+        .sum();
+    [
+        entries(&format!("/proc/{pid}/fd")),
+        fs::read_dir(uphold.path("run/private")).unwrap().count(),
+        watches,
+        entries(&format!("/proc/{pid}/task")),
+    ]
+}
+
+#[test]
+fn two_hundred_restarts_leave_nothing_behind() {
+    let loop_ = "[restart]\ndelay = \"1ms\"\nfactor = 1.0\nmax_delay = \"1ms\"";
+    let uphold = Uphold::with_unit("web", &format!("command = [\"true\"]\n{loop_}"));
+    uphold.until_view("web", "200 restarts", |view| view["restarts"].as_u64() >= Some(200));
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.eventually("nothing of 200 runs is held", |uphold| {
+        let [files, fifos, watches, threads] = held(uphold);
+        files < 40 && fifos == 0 && watches == 0 && threads < 12
+    });
+}
