@@ -207,6 +207,7 @@ async fn live(
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
     let signals = signals::start().map_err(|error| fail("the thread for signals", error))?;
+    host::unblock_signals();
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }

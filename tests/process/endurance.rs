@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
 use crate::dsl::*;
 
 /// Descriptors, FIFOs, inotify watches and threads of uphold.
@@ -31,4 +33,19 @@ fn two_hundred_restarts_leave_nothing_behind() {
         let [files, fifos, watches, threads] = held(uphold);
         files < 40 && fifos == 0 && watches == 0 && threads < 12
     });
+}
+
+#[test]
+fn signals_that_were_blocked_when_uphold_was_started_are_heard() {
+    // A mask is inherited through the exec, and belongs to the thread that starts uphold.
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGCHLD);
+    blocked.add(Signal::SIGTERM);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).unwrap();
+    let mut uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]");
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&blocked), None).unwrap();
+    uphold.until("web", "running").kill_main("web", Signal::SIGKILL);
+    uphold.until_view("web", "its restart", |view| view["restarts"] == 1);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0));
 }
