@@ -1,6 +1,7 @@
 //! What a long life or a hostile start must not do to uphold.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
@@ -46,6 +47,25 @@ fn signals_that_were_blocked_when_uphold_was_started_are_heard() {
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&blocked), None).unwrap();
     uphold.until("web", "running").kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_stalls_nothing() {
+    let uphold = Uphold::new().unit("web", "command = [\"sleep\", \"600\"]");
+    let path = uphold.path("notify").display().to_string();
+    let _mute = UnixDatagram::bind(&path).unwrap();
+    // A watchdog is fed every millisecond; the queue of a datagram socket holds some ten or hundred.
+    let socket = format!("NOTIFY_SOCKET={path}");
+    let mut uphold = uphold.under(&["env", &socket, "WATCHDOG_USEC=2000"]).start();
+    uphold.until("web", "running");
+    for restarts in 1..=5 {
+        uphold.kill_main("web", Signal::SIGKILL);
+        uphold.until_view("web", "its restart", |view| {
+            view["restarts"] == restarts && view["state"] == "running"
+        });
+    }
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(0));
 }
