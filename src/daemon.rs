@@ -30,6 +30,7 @@ use crate::unit::{Check, Name, ProbeKind, Signal};
 use answers::{Inward, Waiter};
 use disk::Disk;
 use files::{Files, Loading};
+use manager::Manager;
 
 pub use start::{Init, Options, check, run};
 
@@ -53,6 +54,7 @@ struct Daemon {
     attempts: HashMap<(Name, Run, ProbeKind), AbortHandle>,
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
+    manager: Manager,
     watchdog: Option<Duration>,
     /// The machine starts again after its end: SIGINT is Ctrl-Alt-Del for its PID 1.
     reboot: bool,
@@ -103,7 +105,7 @@ impl Daemon {
                 Wake::Host => {}
                 Wake::Deadline => self.handle(Input::Tick),
                 Wake::Watchdog => {
-                    manager::alive();
+                    self.manager.alive();
                     fed = Instant::now();
                 }
             }
@@ -254,7 +256,7 @@ impl Daemon {
     fn shut_down(&mut self, asked_by: &str) {
         if !self.engine.shutting_down() {
             tracing::info!("shutting down: {asked_by}");
-            manager::stopping();
+            self.manager.stopping();
         } else {
             tracing::warn!("shutting down at once: {asked_by} again");
         }

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, manager, signals};
+use super::{Daemon, Disk, Ears, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
 use crate::host::{self, Host};
@@ -207,6 +207,7 @@ async fn live(
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
     let signals = signals::start().map_err(|error| fail("the thread for signals", error))?;
+    host::unblock_signals();
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
@@ -259,6 +260,7 @@ async fn live(
         tickets: 0,
         attempts: HashMap::new(),
         inward,
+        manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
         watchdog: manager::interval(),
         reboot: false,
         exit: None,
@@ -266,7 +268,7 @@ async fn live(
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
-    manager::ready();
+    daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
     daemon.logs.finish(LAST_LINES).await;
     if let Some(path) = socket {

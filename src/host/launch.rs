@@ -1,12 +1,13 @@
 //! The spawning threads. A vfork parent sleeps until the exec, and what comes before may block for ever on
 //! a dead mount: so it is done here, and the deciding thread hears of it through its channel of wakes.
 
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::sync::mpsc::UnboundedSender;
@@ -14,9 +15,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::cgroup::{Base, Leaf};
 use super::prepare::{Failed, Prepared, Role, explain, prepare};
 use super::spawn::{Into, Stack, Stage};
-use super::{Captured, Order, Settings, Stream, Wake, exec, fifo, spawn, sys};
+use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, spawn, sys};
 use crate::engine::SpawnFailure;
-use crate::unit::{Output, Unit};
+use crate::unit::{Name, Output, Unit};
 
 /// What a thread is to do.
 #[derive(Debug)]
@@ -58,63 +59,182 @@ pub(super) struct Shop {
     pub cloning: Arc<AtomicUsize>,
 }
 
-/// A handle to one spawning thread.
+/// A start that takes longer than this may take for ever: what waits behind it gets a thread of its own.
+const STALLED: Duration = Duration::from_secs(1);
+/// Threads at most.
+const MOST: usize = 64;
+
+/// A handle to the spawning threads of one kind. There is one, until a start stalls it: a dead mount of one
+/// unit must not hold up the others.
 #[derive(Debug)]
 pub(super) struct Launcher {
     shop: Shop,
     name: &'static str,
-    jobs: Option<mpsc::Sender<Job>>,
+    queue: Arc<Queue>,
+    /// Looks again while something waits; with how many jobs had been begun when it was set.
+    look: Option<(Task, u64)>,
+}
+
+/// What waits, and who works on it.
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Whose jobs are being done: a second one for the same would stall for the same reason.
+    busy: HashSet<Name>,
+    begun: u64,
+    workers: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl Job {
+    fn instance(&self) -> &Name {
+        match self {
+            Job::Main(order) => &order.instance,
+            Job::Probe(job) => &job.order.instance,
+        }
+    }
+
+    /// Nobody waits for it any more, and nothing has to be said of it.
+    fn given_up(&self) -> bool {
+        match self {
+            Job::Main(_) => false,
+            Job::Probe(job) => job.wanted.strong_count() == 0,
+        }
+    }
+}
+
+impl State {
+    fn first(&self) -> Option<usize> {
+        self.jobs.iter().position(|job| !self.busy.contains(job.instance()))
+    }
+
+    fn take(&mut self) -> Option<Job> {
+        let job = self.first().and_then(|index| self.jobs.remove(index))?;
+        self.busy.insert(job.instance().clone());
+        self.begun += 1;
+        Some(job)
+    }
+}
+
+impl Queue {
+    /// No code that holds it can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; `None`: the thread is not needed any more.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            let job = if state.closed { None } else { state.take() };
+            if job.is_some() {
+                return job;
+            }
+            if state.closed || state.idle > 0 {
+                state.workers -= 1;
+                return None;
+            }
+            state.idle += 1;
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
 }
 
 impl Launcher {
     pub(super) fn new(shop: Shop, name: &'static str) -> Launcher {
-        Launcher { shop, name, jobs: None }
+        Launcher { shop, name, queue: Arc::default(), look: None }
     }
 
-    /// Hands over a job; a [`Launched`] follows in every case.
+    /// Hands over a job; a [`Launched`] follows in every case, unless nobody waits for it any more.
     pub(super) fn send(&mut self, job: Job) {
-        let job = match &self.jobs {
-            None => job,
-            Some(jobs) => match jobs.send(job) {
-                Ok(()) => return,
-                // The thread is gone, and with it the channel.
-                Err(mpsc::SendError(job)) => job,
-            },
+        let (alone, waits) = {
+            let mut state = self.queue.lock();
+            state.jobs.retain(|job| !job.given_up());
+            state.jobs.push_back(job);
+            (state.workers == 0, state.jobs.len() > state.idle)
         };
-        self.begin(job);
+        self.queue.more.notify_one();
+        if alone {
+            self.begin();
+        } else if waits && self.look.is_none() {
+            self.look_later();
+        }
     }
 
-    /// Starts the thread with its first job.
-    fn begin(&mut self, job: Job) {
-        let (sender, receiver) = mpsc::channel();
-        let shop = self.shop.clone();
-        let made = thread::Builder::new().name(self.name.to_owned()).spawn(move || work(&shop, receiver));
-        let (job, failure) = match made {
-            Ok(_) => match sender.send(job) {
-                Ok(()) => {
-                    self.jobs = Some(sender);
-                    return;
-                }
-                Err(mpsc::SendError(job)) => (job, internal()),
-            },
-            Err(error) => (job, Failed::io("creating the process", "the spawning thread: ", &error)),
+    /// Time has passed while something waited on the launcher of this name.
+    pub(super) fn look(&mut self, name: &str) {
+        if name != self.name {
+            return;
+        }
+        let Some((_, before)) = self.look.take() else { return };
+        let (waits, stalled) = {
+            let state = self.queue.lock();
+            let stalled = state.begun == before && state.idle == 0 && state.workers < MOST;
+            (state.first().is_some(), stalled)
         };
-        let launched = Launched { job, cloned: false, outcome: Err(failure), warnings: Vec::new() };
-        let _ = self.shop.wakes.send(Wake::Launched(Box::new(launched)));
+        if waits && stalled {
+            self.begin();
+        }
+        if waits {
+            self.look_later();
+        }
+    }
+
+    fn look_later(&mut self) {
+        let (wakes, name, begun) = (self.shop.wakes.clone(), self.name, self.queue.lock().begun);
+        let task = Task::spawn(async move {
+            tokio::time::sleep(STALLED).await;
+            let _ = wakes.send(Wake::Stalled(name));
+        });
+        self.look = Some((task, begun));
+    }
+
+    /// Starts a thread. Where there is none and none can be had, all that waits has failed.
+    fn begin(&mut self) {
+        self.queue.lock().workers += 1;
+        let (shop, queue) = (self.shop.clone(), self.queue.clone());
+        let made = thread::Builder::new().name(self.name.to_owned()).spawn(move || work(&shop, &queue));
+        let Err(error) = made else { return };
+        let jobs = {
+            let mut state = self.queue.lock();
+            state.workers -= 1;
+            if state.workers == 0 { std::mem::take(&mut state.jobs) } else { VecDeque::new() }
+        };
+        for job in jobs {
+            let failure = Failed::io("creating the process", "the spawning thread: ", &error);
+            let launched = Launched { job, cloned: false, outcome: Err(failure), warnings: Vec::new() };
+            let _ = self.shop.wakes.send(Wake::Launched(Box::new(launched)));
+        }
     }
 }
 
-/// The thread. It ends with the channel, that is with the host.
-fn work(shop: &Shop, jobs: mpsc::Receiver<Job>) {
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.queue.lock().closed = true;
+        self.queue.more.notify_all();
+    }
+}
+
+/// A thread. It ends with the launcher, that is with the host, or when another one has nothing to do.
+fn work(shop: &Shop, queue: &Queue) {
     sys::block_all_signals();
     let mut stack = None;
-    for job in jobs {
+    while let Some(job) = queue.next() {
+        let instance = job.instance().clone();
         let mut launched = Launched { job, cloned: false, outcome: Err(internal()), warnings: Vec::new() };
         // Whatever happens, there is an answer.
         let _ = catch_unwind(AssertUnwindSafe(|| launch(shop, &mut stack, &mut launched)));
-        if shop.wakes.send(Wake::Launched(Box::new(launched))).is_err() {
-            return;
-        }
+        queue.lock().busy.remove(&instance);
+        // Nobody listens only when the host is gone: then the queue is closed.
+        let _ = shop.wakes.send(Wake::Launched(Box::new(launched)));
     }
 }
 
@@ -131,7 +251,7 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
                 .and_then(|prepared| main(shop, stack, launched, &order, prepared))
         }
         // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
-        Job::Probe(job) if job.wanted.strong_count() == 0 => Err(internal()),
+        job @ Job::Probe(_) if job.given_up() => Err(internal()),
         Job::Probe(job) => {
             let order = job.order.clone();
             prepare(&shop.settings, &order.unit, &order.command, Role::Probe)

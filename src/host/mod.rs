@@ -1,7 +1,7 @@
 //! The host: the only unsafe, the only nix. It does what it is told and reports what happened.
 //!
 //! ```text
-//! spawn, exec ──▶ launch (a thread each for main processes and probes): prepare, fifo, cgroup, spawn
+//! spawn, exec ──▶ launch (threads of their own for main processes and probes): prepare, fifo, cgroup, spawn
 //!                    └──▶ wakes ──▶ next() ──▶ runs, exec ──▶ News
 //! SIGCHLD ──▶ reap() ──▶ runs, exec ──▶ News
 //! ```
@@ -32,7 +32,7 @@ mod watch;
 pub use machine::{
     Lock, LockError, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1,
     lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount,
-    reboot, uid,
+    reboot, uid, unblock_signals,
 };
 
 use std::collections::{BTreeMap, HashMap};
@@ -217,8 +217,8 @@ pub struct Host {
     runs: BTreeMap<Key, runs::Living>,
     attempts: HashMap<u64, exec::Attempt>,
     next_attempt: u64,
-    /// Cgroups of runs that are over, some of which cannot be removed yet.
-    garbage: Vec<cgroup::Leaf>,
+    /// Cgroups of runs that are over, some of which cannot be removed yet, and what tells when they can.
+    garbage: Vec<(cgroup::Leaf, Option<watch::Watch>)>,
     sweeping: bool,
 }
 
@@ -244,6 +244,8 @@ enum Wake {
     Settle(Key),
     /// The time of this attempt is over.
     TimedOut(u64),
+    /// Something may be waiting behind a start that hangs, on the launcher of this name.
+    Stalled(&'static str),
 }
 
 /// A task that ends with what it is for.
@@ -316,6 +318,11 @@ impl Host {
             }
             Some(Wake::Settle(key)) => self.settle(&key),
             Some(Wake::TimedOut(id)) => self.probe_timed_out(id),
+            Some(Wake::Stalled(name)) => {
+                for launcher in [&mut self.launcher, &mut self.prober] {
+                    launcher.look(name);
+                }
+            }
             // Cannot be: the host holds a sender.
             None => std::future::pending().await,
         }

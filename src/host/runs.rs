@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use super::cgroup::Leaf;
 use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
+use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, Scope, Signal};
@@ -32,7 +33,7 @@ pub(super) struct Living {
     /// `Left` was said.
     said_left: bool,
     /// A change of its cgroup wakes the host up.
-    watched: bool,
+    watched: Option<Watch>,
     /// Where that does not: waits for the end of one of those that are left.
     watch: Option<Task>,
 }
@@ -124,7 +125,7 @@ impl Host {
             Err(failure) => return self.say(News::SpawnFailed { instance, run, failure }),
         };
         let pid = started.pid;
-        let watched = started.leaf.as_ref().is_some_and(|leaf| self.watch_leaf(leaf));
+        let watched = started.leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
         let found_by = match started.leaf {
             Some(leaf) => FoundBy::Cgroup(leaf),
             None => {
@@ -163,7 +164,7 @@ impl Host {
             FoundBy::Kin(_) => Ok(None),
         };
         // Without one of these two, nothing would tell of the end.
-        let watched = living.watched && populated.is_ok();
+        let watched = living.watched.is_some() && populated.is_ok();
         let pids = match populated {
             Ok(Some(false)) => return self.emptied(key),
             Ok(Some(true) | None) | Err(_) => living.pids(),
@@ -206,7 +207,7 @@ impl Host {
     fn emptied(&mut self, key: &Key) {
         let Some(living) = self.runs.remove(key) else { return };
         if let FoundBy::Cgroup(leaf) = living.found_by {
-            self.garbage.push(leaf);
+            self.garbage.push((leaf, living.watched));
             self.collect_garbage();
         }
         let (instance, run) = key.clone();
@@ -229,7 +230,7 @@ impl Host {
 
     /// Removes the cgroups of runs that are over, as far as they are empty.
     pub(super) fn collect_garbage(&mut self) {
-        self.garbage.retain(|leaf| !leaf.remove());
+        self.garbage.retain(|(leaf, _)| !leaf.remove());
     }
 
     /// A signal to the main process or its group. Nothing if it has ended.

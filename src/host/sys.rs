@@ -136,6 +136,15 @@ pub(super) fn block_all_signals() {
     let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
+/// Blocks no signal any more for the calling thread.
+pub(super) fn unblock_all_signals() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that it is given.
+    let _ = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised just now; a null old set is allowed.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
+}
+
 /// The signals that this process ignores at the moment.
 pub(super) fn ignored_signals() -> Vec<c_int> {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {

@@ -600,3 +600,54 @@ async fn a_peer_is_known_by_the_kernel() {
     assert_eq!((pid, peer), (Some(std::process::id()), uid()));
     assert!(groups.contains(&nix::unistd::getegid().as_raw()));
 }
+
+/// A file whose execution hangs until this is dropped, as on a dead mount: a write lease on it has to be
+/// broken first, and its holder does not answer.
+fn hanging(path: &std::path::Path) -> std::fs::File {
+    use nix::libc;
+    use std::os::fd::AsRawFd;
+    std::fs::write(path, "#!/bin/sh\nexit 4\n").unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let file = std::fs::File::open(path).unwrap();
+    const F_SETSIG: libc::c_int = 10;
+    // SAFETY: F_SETSIG takes an integer; SIGURG does nothing by default.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) }, 0);
+    // SAFETY: F_SETLEASE takes an integer.
+    let lease = || unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) };
+    // A child of another test may have the descriptor for a moment, until its exec.
+    assert!((0..100_000).any(|_| lease() == 0), "{}", std::io::Error::last_os_error());
+    file
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_holds_up_no_other() {
+    let mut bench = Bench::new();
+    let path = bench.dir.path().join("hangs");
+    let lease = hanging(&path);
+    bench.spawn(1, unit(&[path.to_str().unwrap()]));
+    let (instance, unit) = (Name::new("other").unwrap(), Arc::new(sh("exit 3")));
+    bench.host.spawn(Order { instance, run: Run(1), unit, foreground: false });
+    let (_, _output) = bench.spawned().await;
+    assert_eq!(bench.exited().await, Exit::Code(3));
+    bench.emptied().await;
+    drop(lease);
+    let (_, _output) = bench.spawned().await;
+    assert_eq!(bench.exited().await, Exit::Code(4));
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_before_it_begins_fails_no_other_for_long() {
+    let mut bench = Bench::new();
+    let path = bench.dir.path().join("hangs");
+    let lease = hanging(&path);
+    let stuck = ExecOrder { command: vec![path.display().to_string()], ..probe("", 200) };
+    // The engine tries it again and again, and each time it hangs.
+    for _ in 0..3 {
+        bench.host.exec(stuck.clone());
+        assert_eq!(probed(&mut bench).await.0, None);
+    }
+    bench.host.exec(ExecOrder { instance: Name::new("other").unwrap(), ..probe("exit 3", 15_000) });
+    assert_eq!(probed(&mut bench).await.0, Some(Ok(Exit::Code(3))));
+    drop(lease);
+    bench.silent().await;
+}

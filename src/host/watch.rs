@@ -1,7 +1,7 @@
 //! Tells when a cgroup empties: inotify on each leaf's `cgroup.events`, so that nothing has to be asked
 //! again and again.
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -15,6 +15,21 @@ use super::{Host, Task, Wake, sys};
 pub(super) struct Watcher {
     inotify: Arc<Inotify>,
     _task: Task,
+}
+
+/// A watch on one leaf, for as long as it is held. The kernel keeps one on a cgroup that was removed: without
+/// this, each restart would take another of the few that a user may have.
+#[derive(Debug)]
+pub(super) struct Watch {
+    inotify: Arc<Inotify>,
+    descriptor: WatchDescriptor,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // An error says that newer kernels have taken it with the cgroup.
+        let _ = self.inotify.rm_watch(self.descriptor);
+    }
 }
 
 impl Watcher {
@@ -51,15 +66,14 @@ impl AsRawFd for Readable {
 }
 
 impl Host {
-    /// From now on a change of this leaf wakes the host up; `false`: it does not, for want of watches.
-    pub(super) fn watch_leaf(&mut self, leaf: &Leaf) -> bool {
+    /// A change of this leaf wakes the host up while the watch is held; `None`: it does not, for want of
+    /// watches.
+    pub(super) fn watch_leaf(&mut self, leaf: &Leaf) -> Option<Watch> {
         if self.watcher.is_none() {
             self.watcher = Watcher::new(self.wakes.clone()).ok();
         }
-        let added = self
-            .watcher
-            .as_ref()
-            .map(|watcher| watcher.inotify.add_watch(&leaf.events(), AddWatchFlags::IN_MODIFY));
-        matches!(added, Some(Ok(_)))
+        let inotify = self.watcher.as_ref()?.inotify.clone();
+        let descriptor = inotify.add_watch(&leaf.events(), AddWatchFlags::IN_MODIFY).ok()?;
+        Some(Watch { inotify, descriptor })
     }
 }

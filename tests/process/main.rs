@@ -6,6 +6,7 @@
 mod bad_input;
 mod control;
 mod dsl;
+mod endurance;
 mod logs;
 mod nginx;
 mod pid1;
