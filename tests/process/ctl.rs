@@ -14,10 +14,10 @@ fn followed_events_and_a_watched_status_show_what_comes() {
     let status = Lines::of(uphold.ctl_command(&["status", "-w"]));
     let json = Lines::of(uphold.ctl_command(&["-o", "json", "events", "-f"]));
     events.until("Started");
-    status.until("web");
+    status.until("Running");
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     events.until("Stopping process web");
-    status.until("inactive");
+    status.until("Inactive");
     let line = json.until("Stopping process web");
     let event: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&event["unit"], &event["type"]), (&"web".into(), &"Normal".into()));

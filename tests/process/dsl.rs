@@ -78,8 +78,8 @@ impl Uphold {
         for path in [self.dir.path().to_owned(), self.path("units")] {
             std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
         }
-        let uid = uid.to_string();
-        let words = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+        let (uid, home) = (uid.to_string(), format!("HOME={}", self.dir.path().display()));
+        let words = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "env", &home];
         self.under(&[further, &words].concat())
     }
 

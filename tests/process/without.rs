@@ -72,11 +72,11 @@ fn an_unprivileged_uphold_runs_units_and_refuses_what_needs_privilege() {
         return skip("only root can become another user");
     }
     let uphold = Uphold::new()
-        .as_uid(65_534, &[])
+        .as_uid(45_673, &[])
         .unit("web", "command = [\"sh\", \"-c\", \"id -u; exec sleep 600\"]")
         .unit("other", "command = [\"true\"]\nuser = \"www-data\"\n[restart]\npolicy = \"never\"")
         .start();
-    uphold.until("web", "running").eventually("its uid", |uphold| uphold.log("web") == ["65534"]);
+    uphold.until("web", "running").eventually("its uid", |uphold| uphold.log("web") == ["45673"]);
     let view = uphold.until("other", "failed").view("other");
     let message = view["message"].as_str().unwrap();
     assert!(message.contains("cannot start other: ") && message.contains("www-data"), "{message}");
@@ -84,7 +84,7 @@ fn an_unprivileged_uphold_runs_units_and_refuses_what_needs_privilege() {
     // root and the daemon's own uid may do everything.
     let own = |words: &[&str]| {
         let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(uphold.path("uphold"));
+        command.args(["--reuid", "45673", "--regid", "45673", "--clear-groups"]).arg(uphold.path("uphold"));
         command.args(["ctl", "--socket"]).arg(uphold.socket()).args(words);
         command.output().unwrap().status.code()
     };
