@@ -67,7 +67,7 @@ fn more_than_there_is_room_for(mut uphold: Uphold, count: usize, wants: &str) {
 
 #[test]
 fn too_few_descriptors_delay_starts_and_end_nothing() {
-    let uphold = Uphold::new().under(&["prlimit", "--nofile=40:40"]);
+    let uphold = Uphold::new().under(&["prlimit", "--nofile=64:64"]);
     more_than_there_is_room_for(uphold, 60, "oo many open files");
 }
 
