@@ -19,6 +19,9 @@ use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, spawn, sy
 use crate::engine::SpawnFailure;
 use crate::unit::{Name, Output, Unit};
 
+/// Descriptors that a start leaves for clients, log files and probes.
+const SPARE: usize = 8;
+
 /// What a thread is to do.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -366,7 +369,7 @@ struct Ends {
 impl Ends {
     fn open(settings: &Settings, unit: &Unit, stem: &str, owner: (u32, u32)) -> std::io::Result<Ends> {
         let mut ends = Ends { child: vec![null()?], ..Ends::default() };
-        let opened = ends.open_output(settings, unit, stem, owner);
+        let opened = ends.open_output(settings, unit, stem, owner).and_then(|()| ends.leave_room());
         if opened.is_err() {
             ends.unlink();
         }
@@ -407,6 +410,13 @@ impl Ends {
         self.captured.push(pair.captured);
         self.child.push(pair.child);
         Ok(self.child.len() - 1)
+    }
+
+    /// An error if this start would take the last descriptors. Services hold theirs for as long as they run:
+    /// without this, no client could come in to stop one.
+    fn leave_room(&self) -> std::io::Result<()> {
+        let spare = |_| self.child.first().map(std::os::fd::OwnedFd::try_clone).transpose();
+        (0..SPARE).map(spare).collect::<std::io::Result<Vec<_>>>().map(drop)
     }
 
     fn stdio(&self) -> [i32; 3] {

@@ -48,6 +48,10 @@ pub(super) fn passing(errno: Errno) -> bool {
 }
 
 fn sentence(errno: Errno) -> String {
+    // The kernel's "try again" does not say that something is lacking, and uphold tries again anyway.
+    if errno == Errno::EAGAIN {
+        return "resource temporarily unavailable".to_owned();
+    }
     let mut text = errno.desc().to_owned();
     if let Some(first) = text.get_mut(0..1) {
         first.make_ascii_lowercase();
@@ -221,7 +225,15 @@ fn number(resource: Resource) -> c_int {
 /// Says what a child's stage and errno mean.
 pub(super) fn explain(unit: &Unit, prepared: &Prepared, stage: Stage, errno: Errno) -> SpawnFailure {
     match stage {
-        Stage::Clone => Failed::errno("creating the process", "", errno),
+        Stage::Clone => {
+            let mut failure = Failed::errno("creating the process", "", errno);
+            if errno == Errno::EAGAIN {
+                failure
+                    .message
+                    .push_str(": no more processes are allowed (RLIMIT_NPROC, pids.max, threads-max)");
+            }
+            failure
+        }
         Stage::Session => Failed::errno("starting a session", "", errno),
         Stage::Stdio => Failed::errno("connecting its output", "", errno),
         Stage::Limit(index) => {
@@ -261,6 +273,7 @@ fn not_executed(prepared: &Prepared, errno: Errno) -> SpawnFailure {
             failure.message.push_str(": it is there, but the interpreter or loader that it names is not");
         }
         Errno::ENOENT | Errno::ENOTDIR => failure.code = 127,
+        Errno::EAGAIN => failure.message.push_str(": its user has as many processes as RLIMIT_NPROC allows"),
         Errno::ENOEXEC => failure.message.push_str(": a script needs a first line like #!/bin/sh"),
         _ => {}
     }

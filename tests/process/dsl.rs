@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -25,6 +26,7 @@ pub struct Uphold {
     child: Option<Child>,
     arguments: Vec<String>,
     wrapper: Vec<String>,
+    program: PathBuf,
 }
 
 impl Uphold {
@@ -32,7 +34,7 @@ impl Uphold {
     pub fn new() -> Uphold {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("units")).unwrap();
-        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![] }
+        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![], program: binary().into() }
     }
 
     /// Started with one unit.
@@ -65,9 +67,35 @@ impl Uphold {
         self
     }
 
+    /// Run by a shell line that comes before it, in a mount namespace of its own.
+    pub fn after_mounting(self, line: &str) -> Uphold {
+        self.under(&["unshare", "-m", "sh", "-c", &format!("set -e; {line}; exec \"$@\""), "sh"])
+    }
+
+    /// Owned and run by this uid, with a copy of the binary that it can reach.
+    pub fn as_uid(mut self, uid: u32, further: &[&str]) -> Uphold {
+        self.program = self.reachable_binary();
+        for path in [self.dir.path().to_owned(), self.path("units")] {
+            std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+        }
+        let (uid, home) = (uid.to_string(), format!("HOME={}", self.dir.path().display()));
+        let words = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "env", &home];
+        self.under(&[further, &words].concat())
+    }
+
+    /// The binary may stand where another user cannot go: a copy in the daemon's directory, which is opened.
+    pub fn reachable_binary(&self) -> PathBuf {
+        fs::set_permissions(self.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let copy = self.path("uphold");
+        if !copy.exists() {
+            fs::copy(binary(), &copy).unwrap();
+        }
+        copy
+    }
+
     pub fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
-        words.push(binary().to_owned());
+        words.push(self.program.display().to_string());
         let split = self.arguments.iter().position(|word| word == "--").unwrap_or(self.arguments.len());
         words.extend_from_slice(&self.arguments[..split]);
         for (flag, path) in [("--units", "units"), ("--runtime-dir", "run"), ("--log-dir", "log")] {
@@ -268,10 +296,11 @@ impl Drop for Uphold {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let pid = Pid::from_raw(child.id().try_into().unwrap());
-            // The second one kills at once; `unshare` ignores both, and its child goes with it.
+            // The second one kills at once; `unshare --fork` ignores both, and its child goes with it.
             let _ = kill(pid, Signal::SIGTERM);
             let _ = kill(pid, Signal::SIGTERM);
-            let patience = if self.wrapper.is_empty() { Duration::from_secs(20) } else { Duration::ZERO };
+            let forks = self.wrapper.iter().any(|word| word == "--fork");
+            let patience = if forks { Duration::ZERO } else { Duration::from_secs(20) };
             let until = Instant::now() + patience;
             while matches!(child.try_wait(), Ok(None)) {
                 if Instant::now() >= until {
@@ -289,6 +318,57 @@ pub fn pause() {
     let (mut a, _b) = UnixStream::pair().unwrap();
     a.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     let _ = a.read(&mut nothing);
+}
+
+/// A process that writes lines for as long as the test reads them; it is killed and reaped at the end.
+pub struct Lines {
+    child: Child,
+    lines: std::sync::mpsc::Receiver<String>,
+}
+
+impl Lines {
+    pub fn of(mut command: Command) -> Lines {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = std::sync::mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Lines { child, lines }
+    }
+
+    /// Waits for a line that contains this text.
+    pub fn until(&self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no line with `{text}`: {seen:#?}");
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The children of a process that are no zombies.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut children: Vec<i32> = tasks
+        .flatten()
+        .flat_map(|task| {
+            let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<i32>>()
+        })
+        .filter(|pid| is_alive(*pid))
+        .collect();
+    children.sort_unstable();
+    children
 }
 
 /// It exists and is no zombie.

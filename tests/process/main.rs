@@ -4,13 +4,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail")]
 
 mod bad_input;
+mod bounds;
 mod control;
+mod ctl;
 mod dsl;
 mod endurance;
+mod files;
 mod logs;
 mod nginx;
 mod pid1;
 mod probes;
 mod restarts;
+mod scarcity;
 mod setup;
 mod stopping;
+mod without;

@@ -141,3 +141,83 @@ period = \"20ms\""
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(std::fs::read_to_string(uphold.path("order")).unwrap(), "on\ncommand\nside\n");
 }
+
+fn to_init(uphold: &Uphold, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(inner_pid(uphold.pid())), signal).unwrap();
+}
+
+#[test]
+fn a_storm_of_three_hundred_orphans_is_reaped() {
+    if !namespace() {
+        return;
+    }
+    let script = "count() { ls -d /proc/[0-9]* | wc -l; }; before=$(count); \
+        for i in $(seq 300); do (sleep 0.2 &); done; \
+        while [ $(count) -gt $before ]; do sleep 0.05; done; echo clean";
+    let output = init(&["init", "--", "timeout", "60", "sh", "-c", script]).run();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "clean\n");
+}
+
+#[test]
+fn a_sigterm_during_a_stop_of_one_unit_stops_the_rest_and_a_second_one_kills() {
+    if !namespace() {
+        return;
+    }
+    let stubborn = "command = [\"sh\", \"-c\", \"trap '' TERM; echo on; while :; do sleep 0.05; done\"]\n[stop]\ntimeout = \"10m\"";
+    let mut uphold =
+        init(&["init"]).unit("web", stubborn).unit("side", "command = [\"sleep\", \"600\"]").start();
+    let on = |uphold: &Uphold| uphold.stdout().contains("on\n") || uphold.log("web") == ["on"];
+    uphold.eventually("its trap is set", on);
+    assert_eq!(uphold.ctl(&["stop", "web", "--no-wait"]).0, 0);
+    uphold.until("web", "stopping");
+    to_init(&uphold, Signal::SIGTERM);
+    uphold.until("side", "inactive");
+    assert_eq!(uphold.state("web"), "stopping");
+    to_init(&uphold, Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
+
+#[test]
+fn a_command_that_ignores_sigterm_is_killed_at_the_stop_timeout() {
+    if !namespace() {
+        return;
+    }
+    let script = "trap '' TERM; echo on; while :; do sleep 0.02; done";
+    let mut uphold = init(&["init", "--stop-timeout", "300ms", "--", "sh", "-c", script]).start_blind();
+    uphold.eventually("its trap is set", |uphold| uphold.stdout() == "on\n");
+    to_init(&uphold, Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(137), "{}", uphold.stderr());
+}
+
+#[test]
+fn units_that_do_not_load_are_78() {
+    if !namespace() {
+        return;
+    }
+    let output = init(&["init"]).unit("web", "nonsense = 1").run();
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn no_other_signal_ends_init() {
+    if !namespace() {
+        return;
+    }
+    let uphold = init(&["init"]).unit("web", "command = [\"sleep\", \"600\"]").start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    for signal in [
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGWINCH,
+        Signal::SIGALRM,
+    ] {
+        to_init(&uphold, signal);
+        assert!(uphold.get("/v1/version").is_some(), "{signal} hurt: {}", uphold.stderr());
+    }
+    assert_eq!(uphold.main_pid("web"), pid);
+    assert_eq!(uphold.state("web"), "running");
+}

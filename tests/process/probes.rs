@@ -132,3 +132,51 @@ period = \"50ms\""
     uphold.until("web", "running");
     uphold.until_view("web", "liveness", |view| view["probes"]["liveness"]["consecutive"].as_u64() > Some(1));
 }
+
+#[test]
+fn https_with_a_certificate_that_nobody_signed_and_tcp_over_a_unix_socket_pass() {
+    if !have("openssl") {
+        return skip("openssl is not installed");
+    }
+    let uphold = Uphold::new();
+    let (key, cert) = (uphold.path("key.pem"), uphold.path("cert.pem"));
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-subj", "/CN=nobody", "-days", "1", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let path = uphold.path("app.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let uphold = uphold
+        .unit(
+            "tls",
+            &format!(
+                "command = [\"openssl\", \"s_server\", \"-accept\", \"127.0.0.1:{port}\", \"-key\", \"{}\", \"-cert\", \"{}\", \"-www\", \"-quiet\"]
+[readiness]
+http = {{ port = {port}, scheme = \"https\" }}
+period = \"100ms\"
+timeout = \"5s\"",
+                key.display(),
+                cert.display()
+            ),
+        )
+        .unit(
+            "unix",
+            &format!(
+                "command = [\"sleep\", \"600\"]\n[readiness]\ntcp = {{ unix = \"{}\" }}\nperiod = \"50ms\"\nfailure_threshold = 1",
+                path.display()
+            ),
+        )
+        .start();
+    for unit in ["tls", "unix"] {
+        uphold.until_view(unit, "ready", |view| view["ready"] == true);
+    }
+    drop(unix);
+    uphold.until_view("unix", "unready", |view| view["ready"] == false);
+    uphold.until_event("unix", "Unhealthy Readiness probe failed");
+}

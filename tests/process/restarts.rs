@@ -90,23 +90,6 @@ fn twenty_concurrent_restarts_leave_one_process() {
     assert_eq!(uphold.view("web")["restarts"], 0);
 }
 
-fn children_of(pid: i32) -> Vec<i32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let mut children: Vec<i32> = tasks
-        .flatten()
-        .flat_map(|task| {
-            std::fs::read_to_string(task.path().join("children"))
-                .unwrap_or_default()
-                .split_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect::<Vec<i32>>()
-        })
-        .filter(|pid| is_alive(*pid))
-        .collect();
-    children.sort_unstable();
-    children
-}
-
 #[test]
 fn a_dependency_that_fails_for_good_is_why_its_dependent_waits() {
     let uphold = Uphold::new()

@@ -123,3 +123,25 @@ fn the_end_of_the_main_unit_is_the_end_of_uphold_with_its_status() {
         .start_blind();
     assert_eq!(uphold.exit().code(), Some(42), "{}", uphold.stderr());
 }
+
+#[test]
+fn a_unit_whose_end_is_the_end_of_all_gives_its_status() {
+    for (command, status) in [("exit 0", 0), ("exit 9", 9), ("kill -KILL $$", 137)] {
+        let unit = format!("command = [\"sh\", \"-c\", \"sleep 0.1; {command}\"]\non_end = \"shutdown\"");
+        let mut uphold =
+            Uphold::new().unit("job", &unit).unit("web", "command = [\"sleep\", \"600\"]").start_blind();
+        assert_eq!(uphold.exit().code(), Some(status), "{command}: {}", uphold.stderr());
+    }
+}
+
+#[test]
+fn the_main_unit_ends_uphold_only_after_its_last_restart() {
+    let uphold = Uphold::new();
+    let runs = uphold.path("runs").display().to_string();
+    let unit = format!(
+        "command = [\"sh\", \"-c\", \"echo x >> {runs}; exit 4\"]\n[restart]\npolicy = \"always\"\ndelay = \"10ms\"\nlimit = 2"
+    );
+    let mut uphold = uphold.unit("job", &unit).mode(&["run", "--main", "job"]).start_blind();
+    assert_eq!(uphold.exit().code(), Some(4), "{}", uphold.stderr());
+    assert_eq!(std::fs::read_to_string(runs).unwrap().lines().count(), 3);
+}
