@@ -36,6 +36,17 @@ pub(super) fn age(length: Duration) -> String {
     }
 }
 
+/// A message beside the name of its unit, which it need not say again: `cannot start web: setting the user
+/// failed: …` is `setting the user failed: …`, and where the command was the trouble, what about it.
+pub(super) fn beside<'m>(name: &str, message: &'m str) -> &'m str {
+    let said = message.strip_prefix("cannot start ").and_then(|rest| rest.strip_prefix(name));
+    let Some(said) = said.and_then(|rest| rest.strip_prefix(": ")) else { return message };
+    ["executing the command failed: ", "finding the command failed: "]
+        .iter()
+        .find_map(|stage| said.strip_prefix(stage))
+        .unwrap_or(said)
+}
+
 /// A duration as a unit file has it: `300ms`, `3s`, `1m30s`, `1.5h`, or a number of seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || "not a duration; use a number with ms, s, m, h or d, as 300ms, 3s or 1m30s".to_owned();

@@ -7,6 +7,7 @@ mod bad_input;
 mod control;
 mod dsl;
 mod logs;
+mod messages;
 mod nginx;
 mod pid1;
 mod probes;
