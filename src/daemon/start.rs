@@ -143,8 +143,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         tracing::warn!("{problem}");
     }
     if loading.set.units.is_empty() {
-        let looked: Vec<String> = files.dirs.iter().map(|dir| dir.path.display().to_string()).collect();
-        tracing::warn!("there are no units in {}; `uphold ctl daemon-reload` looks again", looked.join(", "));
+        tracing::warn!("{}", no_units(&files));
     }
     if options.init.is_some() && !host::is_pid1() {
         tracing::warn!("not PID 1: only what descends from uphold is reaped, as a subreaper");
@@ -158,6 +157,16 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     runtime.shutdown_background();
     drop(lock);
     end
+}
+
+/// Where units were looked for in vain, and what would do.
+fn no_units(files: &Files) -> String {
+    if files.dirs.is_empty() {
+        return "there are no units: neither HOME nor XDG_CONFIG_HOME is set; name their directory with --units"
+            .to_owned();
+    }
+    let looked: Vec<String> = files.dirs.iter().map(|dir| dir.path.display().to_string()).collect();
+    format!("there are no units in {}; name another directory with --units", looked.join(" or "))
 }
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
@@ -361,6 +370,9 @@ pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
     let warnings = problems.len() - errors;
     if !problems.is_empty() {
         complain(&files::render(&problems));
+    }
+    if units == Some(0) && unit_files.is_empty() {
+        complain(&no_units(&files));
     }
     let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let mut said = vec![plural(errors, "error"), plural(warnings, "warning")];

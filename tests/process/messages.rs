@@ -101,3 +101,31 @@ fn check_of_a_directory_says_how_to_check_it() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("keep one") && !text.contains("this is TOML"), "{text}");
 }
+
+#[test]
+fn check_without_units_says_where_it_looked() {
+    let uphold = Uphold::new();
+    let units = uphold.path("units");
+    let output =
+        std::process::Command::new(binary()).arg("check").arg("--units").arg(&units).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.contains(&format!("there are no units in {}", units.display())), "{text}");
+}
+
+#[test]
+fn a_user_without_home_is_told_so() {
+    if !is_root() {
+        return skip("only root can be another user");
+    }
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::Builder::new().prefix("uphold").tempdir().unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(65533), Some(65533)).unwrap();
+    // Where uid 65533 can reach it.
+    let copy = dir.path().join("uphold");
+    std::fs::copy(binary(), &copy).unwrap();
+    let output =
+        std::process::Command::new(&copy).arg("check").env_clear().uid(65533).gid(65533).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("neither HOME nor XDG_CONFIG_HOME is set"), "{text}");
+}
