@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
             Some(daemon::Init { command: init.command, stop_timeout: init.stop_timeout }),
         )),
         Mode::Check(check) => daemon::check(&check.units, &check.files),
-        Mode::Ctl(arguments) => ctl::run(arguments),
+        Mode::Ctl(arguments) => ctl::run(arguments, host::terminal_columns()),
         Mode::Completions { shell } => completions(shell),
     }
 }

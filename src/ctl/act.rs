@@ -137,7 +137,7 @@ fn outcome(done: &Done) -> Code {
 
 /// `web: started, pid 4711`, what else it meant, and beneath a failure the last lines of output.
 fn render(act: Act, done: &Done) -> String {
-    let mut text = format!("{}: {}", done.name, words::clean(&done.message));
+    let mut text = format!("{}: {}", done.name, words::clean(words::beside(&done.name, &done.message)));
     if !done.also.is_empty() {
         let names: Vec<&str> = done.also.iter().map(Name::as_str).collect();
         text.push_str(&format!("; {}: {}", act.also(), names.join(", ")));

@@ -108,6 +108,10 @@ impl Failure {
     pub(super) fn refused(problem: Problem) -> Failure {
         let text = if problem.detail.is_empty() { problem.title } else { problem.detail };
         match (problem.status, problem.kind.as_str()) {
+            // Many lines of problems: what came of them stands last, as `run` has it.
+            (_, "invalid-units") => {
+                Failure::Failed(format!("{text}\nnothing was changed: the files have errors"))
+            }
             (403, _) => Failure::NotPermitted(text),
             (_, "no-such-unit") => Failure::NoSuchUnit(text),
             (504, _) => Failure::TimedOut(text),

@@ -121,7 +121,8 @@ impl Client {
 }
 
 fn cut(error: hyper::Error) -> Failure {
-    Failure::Failed(format!("cannot go on: the connection to uphold broke: {error}"))
+    let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+    Failure::Failed(format!("cannot go on: uphold ended, or closed the connection: {why}"))
 }
 
 impl Answer {

@@ -39,9 +39,17 @@ pub(super) async fn run(context: &Context, wish: LogWish) -> Result<Code, Failur
     for name in names {
         let (sender, mut received) = mpsc::channel(AHEAD);
         let target = target(&name, &wish, since);
+        let mut quiet = true;
+        let asked = name.clone();
         tokio::spawn(pump(context.client.clone(), target, name, sender));
         while let Some((name, got)) = received.recv().await {
+            quiet = false;
             code = code.min(show(context, &name, several, got)?);
+        }
+        if quiet && !several {
+            context.out.complain(&format!(
+                "{asked}: no such lines; `uphold ctl describe {asked}` says whether it ran"
+            ));
         }
     }
     Ok(code)

@@ -40,8 +40,9 @@ struct Context {
 }
 
 /// Runs one command of the client. The exit status is that of DESIGN section 6.
-pub fn run(args: Args) -> ExitCode {
-    let out = Out::new();
+/// `columns`: of the terminal that is standard output, if it is one.
+pub fn run(args: Args, columns: Option<usize>) -> ExitCode {
+    let out = Out::new(columns);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

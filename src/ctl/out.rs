@@ -21,7 +21,7 @@ pub(super) struct Out {
 
 impl Out {
     /// As the environment has it: `NO_COLOR`, `TERM=dumb` and `COLUMNS` are honoured.
-    pub(super) fn new() -> Out {
+    pub(super) fn new(terminal_columns: Option<usize>) -> Out {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = io::stdout().is_terminal();
@@ -29,7 +29,7 @@ impl Out {
         Out {
             terminal,
             colour: terminal && !dumb && !set("NO_COLOR"),
-            width: columns.filter(|width| *width > 0).unwrap_or(USUAL).max(NARROWEST),
+            width: columns.or(terminal_columns).filter(|width| *width > 0).unwrap_or(USUAL).max(NARROWEST),
         }
     }
 

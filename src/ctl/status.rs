@@ -168,7 +168,7 @@ fn why(view: &View) -> String {
         (view.changed_on_disk, "changed on disk"),
     ];
     match (&view.message, &view.reason) {
-        (Some(message), _) => message.clone(),
+        (Some(message), _) => words::beside(&view.name, message).to_owned(),
         (None, Some(reason)) => reason.clone(),
         (None, None) => {
             let said: Vec<&str> = notes.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect();

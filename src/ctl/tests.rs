@@ -137,7 +137,7 @@ impl Daemon {
         let args = Cli::try_parse_from(words).unwrap().args;
         let context = Context {
             client: Client::new(self.dir.path().join("control.sock")),
-            out: Out::new(),
+            out: Out::new(None),
             json: matches!(args.output, Output::Json),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -209,7 +209,7 @@ fn without_a_daemon_the_status_is_5_and_the_message_names_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("control.sock");
     let args = Cli::try_parse_from(["ctl", "status", "--socket", path.to_str().unwrap()]).unwrap().args;
-    assert_eq!(format!("{:?}", run(args)), format!("{:?}", ExitCode::from(5)));
+    assert_eq!(format!("{:?}", run(args, None)), format!("{:?}", ExitCode::from(5)));
     let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned() };
     assert_eq!(
         text.to_string(),

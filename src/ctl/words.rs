@@ -36,6 +36,17 @@ pub(super) fn age(length: Duration) -> String {
     }
 }
 
+/// A message beside the name of its unit, which it need not say again: `cannot start web: setting the user
+/// failed: …` is `setting the user failed: …`, and where the command was the trouble, what about it.
+pub(super) fn beside<'m>(name: &str, message: &'m str) -> &'m str {
+    let said = message.strip_prefix("cannot start ").and_then(|rest| rest.strip_prefix(name));
+    let Some(said) = said.and_then(|rest| rest.strip_prefix(": ")) else { return message };
+    ["executing the command failed: ", "finding the command failed: "]
+        .iter()
+        .find_map(|stage| said.strip_prefix(stage))
+        .unwrap_or(said)
+}
+
 /// A duration for a query of the API: whole seconds where it has them, else milliseconds, rounded up.
 pub(super) fn query_duration(length: Duration) -> String {
     if length.subsec_nanos() == 0 {

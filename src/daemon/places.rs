@@ -72,10 +72,18 @@ impl Places {
         };
         let log_dir = match logs {
             Some(named) => Some(make_logs(named)?),
-            None => match make_logs(&default_logs(uid)) {
-                Ok(made) => Some(made),
-                Err(error) => {
+            None => match default_logs(uid).map(|path| make_logs(&path)) {
+                Some(Ok(made)) => Some(made),
+                Some(Err(error)) => {
                     lacks.push(format!("{error}: units that log to files write to uphold's own output"));
+                    None
+                }
+                None => {
+                    let why =
+                        "there is no log directory: neither HOME nor XDG_STATE_HOME is set; name one with";
+                    lacks.push(format!(
+                        "{why} --log-dir: units that log to files write to uphold's own output"
+                    ));
                     None
                 }
             },
@@ -134,10 +142,9 @@ fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-fn below_home(variable_name: &str, default: &str) -> PathBuf {
-    variable(variable_name)
-        .or_else(|| variable("HOME").map(|home| home.join(default)))
-        .unwrap_or_else(|| PathBuf::from("/nonexistent"))
+/// `None` where neither variable is set: there is no home to be below.
+fn below_home(variable_name: &str, default: &str) -> Option<PathBuf> {
+    variable(variable_name).or_else(|| variable("HOME").map(|home| home.join(default)))
 }
 
 fn default_runtime(uid: u32) -> PathBuf {
@@ -152,11 +159,11 @@ fn default_runtime(uid: u32) -> PathBuf {
     }
 }
 
-fn default_logs(uid: u32) -> PathBuf {
+fn default_logs(uid: u32) -> Option<PathBuf> {
     if uid == 0 {
-        PathBuf::from("/var/log/uphold")
+        Some(PathBuf::from("/var/log/uphold"))
     } else {
-        below_home("XDG_STATE_HOME", ".local/state").join("uphold/log")
+        below_home("XDG_STATE_HOME", ".local/state").map(|dir| dir.join("uphold/log"))
     }
 }
 
@@ -165,11 +172,12 @@ pub fn default_config(uid: u32) -> PathBuf {
     if uid == 0 {
         PathBuf::from("/etc/uphold/uphold.toml")
     } else {
-        below_home("XDG_CONFIG_HOME", ".config").join("uphold/uphold.toml")
+        let dir = below_home("XDG_CONFIG_HOME", ".config").unwrap_or_else(|| "/nonexistent".into());
+        dir.join("uphold/uphold.toml")
     }
 }
 
-/// The search path of units: what is named replaces it.
+/// The search path of units: what is named replaces it. Empty for a user without a home.
 pub fn unit_dirs(uid: u32, named: &[PathBuf]) -> Vec<Dir> {
     if !named.is_empty() {
         return named.iter().map(|path| Dir { path: path.clone(), named: true }).collect();
@@ -177,7 +185,7 @@ pub fn unit_dirs(uid: u32, named: &[PathBuf]) -> Vec<Dir> {
     let paths = if uid == 0 {
         vec!["/usr/lib/uphold/units".into(), "/etc/uphold/units".into(), "/run/uphold/units".into()]
     } else {
-        vec![below_home("XDG_CONFIG_HOME", ".config").join("uphold/units")]
+        below_home("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("uphold/units")).into_iter().collect()
     };
     paths.into_iter().map(|path| Dir { path, named: false }).collect()
 }

@@ -31,6 +31,9 @@ const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
+/// unix(7): `sun_path` has 108 bytes, one of which ends it.
+const LONGEST_SOCKET: usize = 107;
+
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -128,9 +131,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let lock = match &places.runtime {
-        Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| {
-            refuse(format!("uphold: cannot use {} as runtime directory: {error}", dir.display()))
-        })?),
+        Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| refuse(format!("uphold: {error}")))?),
         None => None,
     };
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
@@ -140,6 +141,9 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     }
     for problem in &loading.warnings {
         tracing::warn!("{problem}");
+    }
+    if loading.set.units.is_empty() {
+        tracing::warn!("{}", no_units(&files));
     }
     if options.init.is_some() && !host::is_pid1() {
         tracing::warn!("not PID 1: only what descends from uphold is reaped, as a subreaper");
@@ -153,6 +157,16 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     runtime.shutdown_background();
     drop(lock);
     end
+}
+
+/// Where units were looked for in vain, and what would do.
+fn no_units(files: &Files) -> String {
+    if files.dirs.is_empty() {
+        return "there are no units: neither HOME nor XDG_CONFIG_HOME is set; name their directory with --units"
+            .to_owned();
+    }
+    let looked: Vec<String> = files.dirs.iter().map(|dir| dir.path.display().to_string()).collect();
+    format!("there are no units in {}; name another directory with --units", looked.join(" or "))
 }
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
@@ -302,6 +316,14 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    let length = path.as_os_str().len();
+    if length > LONGEST_SOCKET {
+        let what = format!("its path has {length} bytes, and that of a socket may have {LONGEST_SOCKET}");
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{what}; name a shorter directory with --runtime-dir"),
+        ));
+    }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     tokio::spawn(async move {
@@ -350,6 +372,9 @@ pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
     let warnings = problems.len() - errors;
     if !problems.is_empty() {
         complain(&files::render(&problems));
+    }
+    if units == Some(0) && unit_files.is_empty() {
+        complain(&no_units(&files));
     }
     let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     let mut said = vec![plural(errors, "error"), plural(warnings, "warning")];

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     held: bool,
     pub(super) published: Published,
     /// What the last counted attempts were, and how many in a row.
-    passing: bool,
+    pub(super) passing: bool,
     pub(super) consecutive: u32,
     /// The text of the last attempt that did not plainly succeed.
     pub(super) message: String,

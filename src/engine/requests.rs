@@ -197,6 +197,23 @@ impl Engine {
         }
     }
 
+    /// What an answer says whose time was over first: what did not come, and what is instead.
+    fn too_late(&self, now: Time, item: &Item) -> String {
+        let now_it_is = self.why_not(now, &item.name);
+        let goal = match &item.hope {
+            Hope::Said(..) | Hope::Begun => return now_it_is,
+            Hope::Up(_) | Hope::Goal(Goal::Up) => "up",
+            Hope::Down | Hope::Goal(Goal::Stopped) => "stopped",
+            Hope::Goal(Goal::Ready) => "ready",
+            Hope::Goal(Goal::Failed) => "failed",
+        };
+        // That of a late start says it itself.
+        if now_it_is.starts_with("not ") {
+            return now_it_is;
+        }
+        format!("not {goal} in time: {now_it_is}")
+    }
+
     /// Answers whom the instances that were touched, or the time, give an outcome.
     pub(super) fn check_requests(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let touched = std::mem::take(&mut self.touched);
@@ -217,7 +234,7 @@ impl Engine {
             for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
                 let outcome = self
                     .outcome(now, item)
-                    .or_else(|| late.then(|| (DoneResult::Timeout, self.why_not(now, &item.name))));
+                    .or_else(|| late.then(|| (DoneResult::Timeout, self.too_late(now, item))));
                 if let Some((result, message)) = outcome {
                     item.done = self.done(&item.name, result, message, item.also.clone());
                 }

@@ -221,7 +221,11 @@ fn unready(life: &Life) -> String {
 fn attempts(worker: &Worker) -> String {
     match (&worker.last_run, worker.message.as_str()) {
         (None, _) => " (its probe has not run yet)".to_owned(),
-        (Some(_), "") => format!(" ({} of {} successes)", worker.consecutive, worker.probe.success_threshold),
+        (Some(_), "") if worker.passing => {
+            format!(" ({} of {} successes)", worker.consecutive, worker.probe.success_threshold)
+        }
+        // `grep -q` and the like say nothing.
+        (Some(_), "") => format!(" (its probe failed {} and said nothing)", words::times(worker.consecutive)),
         (Some(_), text) => format!(" ({text})"),
     }
 }

@@ -57,6 +57,11 @@ fn restarts(n: u32) -> String {
     if n == 1 { "1 restart in a run".to_owned() } else { format!("{n} restarts in a run") }
 }
 
+/// `once`, `5 times`.
+pub(super) fn times(n: u32) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{n} times") }
+}
+
 fn processes(n: usize) -> String {
     if n == 1 { "1 process".to_owned() } else { format!("{n} processes") }
 }
@@ -102,7 +107,7 @@ pub(super) fn unkillable(name: &Name, pids: &[u32]) -> String {
 /// Why it is inactive: the API's word, and a sentence.
 pub(super) fn idle(idle: Idle) -> (&'static str, &'static str) {
     match idle {
-        Idle::NotAutostarted => ("NotAutostarted", "not started: autostart is false and nothing requires it"),
+        Idle::NotAutostarted => ("NotAutostarted", "autostart is false and nothing requires it"),
         Idle::StoppedByOperator => ("StoppedByOperator", "stopped by the operator"),
         Idle::Reset => ("StoppedByOperator", "had failed, and was reset by the operator"),
         Idle::Masked => ("Masked", "masked: a symlink to /dev/null stands in place of its file"),

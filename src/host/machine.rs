@@ -153,6 +153,11 @@ pub fn group_id(name: &str) -> Option<u32> {
     Users::read().ok()?.group(name)
 }
 
+/// The width of the terminal that standard output is; `None` where it is none, or does not know.
+pub fn terminal_columns() -> Option<usize> {
+    sys::columns()
+}
+
 /// uphold's own effective uid.
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()

@@ -44,6 +44,17 @@ pub(super) fn pidfd_kill(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
     check(answer).map(drop)
 }
 
+/// ioctl_tty(2) TIOCGWINSZ: the columns of the terminal that standard output is.
+pub(super) fn columns() -> Option<usize> {
+    let mut size = MaybeUninit::<libc::winsize>::zeroed();
+    // SAFETY: TIOCGWINSZ writes at most one winsize, and there is room for one; a bad descriptor is an error.
+    let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) };
+    check(c_long::from(answer)).ok()?;
+    // SAFETY: it was zeroed, and all of its fields are integers.
+    let size = unsafe { size.assume_init() };
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Which child to wait for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Child {

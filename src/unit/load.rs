@@ -147,7 +147,13 @@ pub fn check_files(sources: &Sources, files: &[PathBuf]) -> (Set, Vec<Problem>) 
         let text = file.file_name().unwrap_or_default().to_string_lossy();
         let Some(stem) = text.strip_suffix(".toml") else {
             let message = "a unit file's name ends in .toml".to_owned();
-            problems.push(Problem::file(file.clone(), None, message, None));
+            let (message, help) = if file.is_dir() {
+                let help = format!("for all that is in it: uphold check --units {}", file.display());
+                ("cannot read a directory as a unit file".to_owned(), Some(help))
+            } else {
+                (message, None)
+            };
+            problems.push(Problem::file(file.clone(), None, message, help));
             continue;
         };
         match Name::new(stem) {

@@ -199,6 +199,9 @@ pub(super) fn parse(source: &Arc<Source>, unit: Option<&Name>, problems: &mut Ve
         lines.push(line);
         let word = at.line().split('=').next().unwrap_or_default().trim();
         let help = foreign::meaning(word, "", false).or_else(|| {
+            if error.message().contains("duplicate") {
+                return Some("it stands above already: keep one".to_owned());
+            }
             at.line().contains('=').then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
         });
         problems.push(Problem::at(

@@ -11,6 +11,7 @@ mod dsl;
 mod endurance;
 mod files;
 mod logs;
+mod messages;
 mod nginx;
 mod pid1;
 mod probes;
