@@ -73,7 +73,7 @@ impl Uphold {
     }
 
     /// Owned and run by this uid, with a copy of the binary that it can reach.
-    pub fn as_uid(mut self, uid: u32, further: &[&str]) -> Uphold {
+    pub fn run_by_uid(mut self, uid: u32, further: &[&str]) -> Uphold {
         self.program = self.reachable_binary();
         for path in [self.dir.path().to_owned(), self.path("units")] {
             std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();

@@ -77,7 +77,7 @@ fn too_few_processes_delay_starts_and_end_nothing() {
         return skip("only root can be a uid of which nobody else has processes");
     }
     // uphold's threads count too. Root would not be bound by the limit.
-    let uphold = Uphold::new().as_uid(45_671, &["prlimit", "--nproc=24:24"]);
+    let uphold = Uphold::new().run_by_uid(45_671, &["prlimit", "--nproc=24:24"]);
     more_than_there_is_room_for(uphold, 40, "esource temporarily unavailable");
 }
 

@@ -72,7 +72,7 @@ fn an_unprivileged_uphold_runs_units_and_refuses_what_needs_privilege() {
         return skip("only root can become another user");
     }
     let uphold = Uphold::new()
-        .as_uid(45_673, &[])
+        .run_by_uid(45_673, &[])
         .unit("web", "command = [\"sh\", \"-c\", \"id -u; exec sleep 600\"]")
         .unit("other", "command = [\"true\"]\nuser = \"www-data\"\n[restart]\npolicy = \"never\"")
         .start();
