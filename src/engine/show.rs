@@ -225,7 +225,7 @@ fn attempts(worker: &Worker) -> String {
             format!(" ({} of {} successes)", worker.consecutive, worker.probe.success_threshold)
         }
         // `grep -q` and the like say nothing.
-        (Some(_), "") => format!(" (its probe failed {} and said nothing)", words::times(worker.consecutive)),
+        (Some(_), "") => format!(" ({}, no output)", words::failures(worker.consecutive)),
         (Some(_), text) => format!(" ({text})"),
     }
 }

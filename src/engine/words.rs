@@ -57,9 +57,9 @@ fn restarts(n: u32) -> String {
     if n == 1 { "1 restart in a run".to_owned() } else { format!("{n} restarts in a run") }
 }
 
-/// `once`, `5 times`.
-pub(super) fn times(n: u32) -> String {
-    if n == 1 { "once".to_owned() } else { format!("{n} times") }
+/// `1 failure`, `5 failures`.
+pub(super) fn failures(n: u32) -> String {
+    if n == 1 { "1 failure".to_owned() } else { format!("{n} failures") }
 }
 
 fn processes(n: usize) -> String {

@@ -37,23 +37,30 @@ initial_delay = \"200ms\""
 
 #[test]
 fn a_probe_that_hangs_is_killed_at_its_timeout_with_all_that_it_started() {
+    // A length of its own: other runs of this test may be under way on the machine.
+    let length = format!("6{}", std::process::id());
     let uphold = Uphold::with_unit(
         "web",
-        "command = [\"sleep\", \"600\"]
+        &format!(
+            "command = [\"sleep\", \"600\"]
 [readiness]
-exec = { command = [\"sh\", \"-c\", \"sleep 612 & sleep 612\"] }
+exec = {{ command = [\"sh\", \"-c\", \"sleep {length} & sleep {length}\"] }}
 period = \"100ms\"
-timeout = \"100ms\"",
+timeout = \"100ms\""
+        ),
     );
     uphold.until_event(
         "web",
-        "Readiness probe failed: command timed out: \"sh -c sleep 612 & sleep 612\" timed out after 100ms",
+        &format!(
+            "Readiness probe failed: command timed out: \"sh -c sleep {length} & sleep {length}\" timed out after 100ms"
+        ),
     );
     assert_eq!(uphold.view("web")["restarts"], 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.eventually("no sleep of the probe is left", |_| {
         !std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            std::fs::read(entry.path().join("cmdline")).unwrap_or_default() == b"sleep\x00612\x00"
+            std::fs::read(entry.path().join("cmdline")).unwrap_or_default()
+                == format!("sleep\0{length}\0").as_bytes()
         })
     });
 }

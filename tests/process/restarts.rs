@@ -6,6 +6,7 @@ use crate::dsl::*;
 fn a_killed_service_comes_back_with_a_longer_delay_each_time() {
     let uphold =
         Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"20ms\"\njitter = 0.0");
+    uphold.until("web", "running");
     for restarts in 1..=4 {
         let old = uphold.main_pid("web");
         uphold.kill_main("web", Signal::SIGKILL);
