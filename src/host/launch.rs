@@ -4,7 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct Launched {
     pub job: Job,
-    /// A clone was tried: it counts in [`Launcher::cloning`] until this is handled.
-    pub cloned: bool,
+    /// A clone was tried: this is in [`Shop::cloning`] until it is handled.
+    pub cloned: Option<Arc<AtomicI32>>,
     pub outcome: Result<Started, SpawnFailure>,
     /// To be said beside it.
     pub warnings: Vec<String>,
@@ -57,9 +57,36 @@ pub(super) struct Shop {
     pub settings: Settings,
     pub base: Option<Base>,
     pub wakes: UnboundedSender<Wake>,
-    /// Children that may exist without the deciding thread knowing them. While it is not zero, an unknown
-    /// child that has ended is not to be reaped: it may be one of these.
-    pub cloning: Arc<AtomicUsize>,
+    pub cloning: Cloning,
+}
+
+/// Children that may exist without the deciding thread knowing them, each with its pid, 0 before it has one.
+/// An unknown child that has ended and may be one of these is not to be reaped.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cloning(Arc<Mutex<Vec<Arc<AtomicI32>>>>);
+
+impl Cloning {
+    /// There may be one more from here on. Where its pid is to be written before it runs.
+    fn begin(&self) -> Arc<AtomicI32> {
+        let child = Arc::new(AtomicI32::new(0));
+        self.lock().push(child.clone());
+        child
+    }
+
+    /// The deciding thread knows what came of it.
+    pub(super) fn end(&self, child: &Arc<AtomicI32>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, child));
+    }
+
+    /// Whether this child may be one of them.
+    pub(super) fn may_be(&self, pid: i32) -> bool {
+        self.lock().iter().any(|child| [0, pid].contains(&child.load(Ordering::SeqCst)))
+    }
+
+    /// No code that holds it can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<AtomicI32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A start that takes longer than this may take for ever: what waits behind it gets a thread of its own.
@@ -213,7 +240,7 @@ impl Launcher {
         };
         for job in jobs {
             let failure = Failed::io("creating the process", "the spawning thread: ", &error);
-            let launched = Launched { job, cloned: false, outcome: Err(failure), warnings: Vec::new() };
+            let launched = Launched { job, cloned: None, outcome: Err(failure), warnings: Vec::new() };
             let _ = self.shop.wakes.send(Wake::Launched(Box::new(launched)));
         }
     }
@@ -232,7 +259,7 @@ fn work(shop: &Shop, queue: &Queue) {
     let mut stack = None;
     while let Some(job) = queue.next() {
         let instance = job.instance().clone();
-        let mut launched = Launched { job, cloned: false, outcome: Err(internal()), warnings: Vec::new() };
+        let mut launched = Launched { job, cloned: None, outcome: Err(internal()), warnings: Vec::new() };
         // Whatever happens, there is an answer.
         let _ = catch_unwind(AssertUnwindSafe(|| launch(shop, &mut stack, &mut launched)));
         queue.lock().busy.remove(&instance);
@@ -348,9 +375,8 @@ fn start(
     };
     let mapped = stack.insert(mapped);
     // Counted before there can be a child.
-    launched.cloned = true;
-    shop.cloning.fetch_add(1, Ordering::SeqCst);
-    match spawn::start(mapped, &prepared.image, into) {
+    let child = launched.cloned.insert(shop.cloning.begin());
+    match spawn::start(mapped, &prepared.image, into, child) {
         Ok(born) => Ok((born.pid, born.outside)),
         Err((stage, errno)) => Err(explain(unit, prepared, stage, errno)),
     }

@@ -39,7 +39,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -209,7 +208,7 @@ pub struct Host {
     woken: mpsc::UnboundedReceiver<Wake>,
     launcher: launch::Launcher,
     prober: launch::Launcher,
-    cloning: Arc<AtomicUsize>,
+    cloning: launch::Cloning,
     base: Option<cgroup::Base>,
     watcher: Option<watch::Watcher>,
     /// Every child that is known and not reaped.
@@ -280,7 +279,7 @@ impl Host {
 
     fn with_base(settings: Settings, news: mpsc::UnboundedSender<News>, base: Option<cgroup::Base>) -> Host {
         let (wakes, woken) = mpsc::unbounded_channel();
-        let cloning = Arc::new(AtomicUsize::new(0));
+        let cloning = launch::Cloning::default();
         let shop = launch::Shop {
             settings: settings.clone(),
             base: base.clone(),

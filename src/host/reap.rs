@@ -1,8 +1,6 @@
 //! Reaping: every child that ends is heard of once. Known ones are news, others are orphans that were
 //! handed to uphold.
 
-use std::sync::atomic::Ordering;
-
 use nix::errno::Errno;
 
 use super::{Host, News, Role, kin, machine, sys};
@@ -20,7 +18,7 @@ impl Host {
                 Ok(Some((pid, exit))) if self.children.contains_key(&pid) => self.ended(pid, exit),
                 // It may be one that a spawning thread has just made, or has failed to make and reaps itself.
                 // It stays a zombie, so its pid stays its own, until the launch was heard of: that reaps again.
-                Ok(Some(_)) if self.cloning.load(Ordering::SeqCst) > 0 => {
+                Ok(Some((pid, _))) if self.cloning.may_be(pid) => {
                     self.reap_known();
                     break false;
                 }

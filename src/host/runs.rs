@@ -94,8 +94,8 @@ impl Living {
 impl Host {
     /// A launch was heard of. The exit of a child that ended before this is heard of after it.
     pub(super) fn launched(&mut self, launched: Launched) {
-        if launched.cloned {
-            self.cloning.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        if let Some(child) = &launched.cloned {
+            self.cloning.end(child);
         }
         match launched.job {
             launch::Job::Main(order) => {

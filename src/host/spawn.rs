@@ -173,14 +173,22 @@ struct Shared<'a> {
 
 /// Starts a child. When this returns `Ok`, its exec has succeeded (or it was killed before it could say
 /// otherwise). A child that failed is reaped here. The calling thread must have all signals blocked.
-pub(super) fn start(stack: &Stack, image: &Image, cgroup: Option<&Into>) -> Result<Born, (Stage, Errno)> {
-    start_with(stack, image, cgroup, true)
+///
+/// Its pid stands in `pid` before it runs.
+pub(super) fn start(
+    stack: &Stack,
+    image: &Image,
+    cgroup: Option<&Into>,
+    pid: &AtomicI32,
+) -> Result<Born, (Stage, Errno)> {
+    start_with(stack, image, cgroup, pid, true)
 }
 
 fn start_with(
     stack: &Stack,
     image: &Image,
     cgroup: Option<&Into>,
+    child: &AtomicI32,
     newer: bool,
 ) -> Result<Born, (Stage, Errno)> {
     let candidates: Vec<*const c_char> = image.candidates.iter().map(|path| path.as_ptr()).collect();
@@ -197,14 +205,14 @@ fn start_with(
         errno: AtomicI32::new(0),
         outside: AtomicI32::new(0),
     };
-    let tried = if newer { clone3(stack, &shared, cgroup) } else { Err(Errno::ENOSYS) };
+    let tried = if newer { clone3(stack, &shared, cgroup, child) } else { Err(Errno::ENOSYS) };
     let born = match tried {
         Err(errno) if !matches!(errno, Errno::EAGAIN | Errno::ENOMEM) => {
             // Old kernels, seccomp filters and valgrind have no clone3, some sandboxes no
             // CLONE_INTO_CGROUP: the older call then, and the child moves itself.
             shared.procs = cgroup.map_or(-1, |cgroup| cgroup.procs.as_raw_fd());
             shared.reset_all = true;
-            clone(stack, &shared)
+            clone(stack, &shared, child)
         }
         answer => answer,
     };
@@ -226,14 +234,20 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 #[cfg(target_arch = "x86_64")]
-fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>) -> Result<pid_t, Errno> {
-    let vfork = u64::from((libc::CLONE_VM | libc::CLONE_VFORK).cast_unsigned());
+fn clone3(
+    stack: &Stack,
+    shared: &Shared<'_>,
+    cgroup: Option<&Into>,
+    pid: &AtomicI32,
+) -> Result<pid_t, Errno> {
+    let vfork = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
+    let vfork = u64::from(vfork.cast_unsigned());
     let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let args = libc::clone_args {
         flags: vfork | CLONE_CLEAR_SIGHAND | into,
         pidfd: 0,
         child_tid: 0,
-        parent_tid: 0,
+        parent_tid: pid.as_ptr().expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         stack: stack.usable().addr() as u64,
         stack_size: STACK as u64,
@@ -244,7 +258,7 @@ fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>) -> Result<p
     };
     let mut answer = libc::SYS_clone3;
     let (entry, shared) = (child as *const (), ptr::from_ref(shared));
-    // SAFETY: `args` and `shared` live through the call, because CLONE_VFORK lets this thread go on only
+    // SAFETY: `args`, `shared` and `pid` live through the call, because CLONE_VFORK lets this thread go on only
     // once the child has executed or exited. The child starts at the top of a stack that nobody else uses,
     // 16-aligned as the call wants it; it never returns from `child`. Every register that the kernel or
     // the parent's side changes is named.
@@ -274,16 +288,22 @@ fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>) -> Result<p
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn clone3(_stack: &Stack, _shared: &Shared<'_>, _cgroup: Option<&Into>) -> Result<pid_t, Errno> {
+fn clone3(
+    _stack: &Stack,
+    _shared: &Shared<'_>,
+    _cgroup: Option<&Into>,
+    _pid: &AtomicI32,
+) -> Result<pid_t, Errno> {
     Err(Errno::ENOSYS)
 }
 
 /// The C library's clone: the fallback everywhere.
-fn clone(stack: &Stack, shared: &Shared<'_>) -> Result<pid_t, Errno> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+fn clone(stack: &Stack, shared: &Shared<'_>, pid: &AtomicI32) -> Result<pid_t, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     let argument = ptr::from_ref(shared).cast_mut().cast::<c_void>();
-    // SAFETY: the stack is the child's alone, and `shared` outlives it because of CLONE_VFORK.
-    let answer = unsafe { libc::clone(child_of_clone, stack.top(), flags, argument) };
+    // SAFETY: the stack is the child's alone, and `shared` outlives it because of CLONE_VFORK. The kernel
+    // writes one pid_t to `pid`, which lives through the call.
+    let answer = unsafe { libc::clone(child_of_clone, stack.top(), flags, argument, pid.as_ptr()) };
     check(c_long::from(answer)).map(|_| answer)
 }
 
@@ -503,11 +523,13 @@ mod tests {
         let stack = Stack::new().unwrap();
         let base = Base::new("older-clone").ok();
         let made = base.as_ref().map(|base| base.leaf("older").unwrap());
-        let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), false).unwrap();
+        let pid = AtomicI32::new(0);
+        let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), &pid, false).unwrap();
+        assert_eq!(pid.load(Ordering::SeqCst), born.pid);
         let (_, exit) = wait(Child::Pid(born.pid), false, true).unwrap().unwrap();
         assert_eq!(exit, Exit::Code(if base.is_some() { 5 } else { 6 }));
         let gone = Image { candidates: vec![c"/nonexistent".into()], ..image };
-        assert_eq!(start_with(&stack, &gone, None, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
+        assert_eq!(start_with(&stack, &gone, None, &pid, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
         made.inspect(|(leaf, _)| assert!(leaf.remove()));
         base.inspect(Base::remove);
     }
