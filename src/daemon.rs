@@ -13,6 +13,7 @@ mod start;
 mod voice;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ use files::{Files, Loading};
 use manager::Manager;
 
 pub use start::{Init, Options, check, run};
+
+/// How long the loop rests after a panic, so that one that repeats is not all it does.
+const AFTER_A_PANIC: Duration = Duration::from_millis(200);
 
 /// Everything that the loop holds.
 struct Daemon {
@@ -91,24 +95,35 @@ impl Daemon {
             if let Some(status) = self.exit {
                 return status;
             }
-            match self.wake(ears, fed).await {
-                Wake::News(news) => self.news(news),
-                Wake::Notice(notice) => self.handle(Input::Notice {
-                    instance: notice.instance,
-                    reason: notice.reason,
-                    warning: notice.warning,
-                    message: notice.message,
-                }),
-                Wake::Request(request) => self.request(request),
-                Wake::Signal(signal) => self.signal(signal),
-                Wake::Inward(inward) => self.inward(inward),
-                Wake::Host => {}
-                Wake::Deadline => self.handle(Input::Tick),
-                Wake::Watchdog => {
-                    self.manager.alive();
-                    fed = Instant::now();
-                }
+            let wake = self.wake(ears, fed).await;
+            if matches!(wake, Wake::Watchdog) {
+                fed = Instant::now();
             }
+            // PID 1 must not end because of a bug in one decision: it is said, and uphold goes on.
+            let took = catch_unwind(AssertUnwindSafe(|| self.take(wake)));
+            if took.is_err() {
+                tracing::error!("a bug: uphold panicked and goes on; please report what stands on stderr");
+                // The same may happen again at once, for ever.
+                tokio::time::sleep(AFTER_A_PANIC).await;
+            }
+        }
+    }
+
+    fn take(&mut self, wake: Wake) {
+        match wake {
+            Wake::News(news) => self.news(news),
+            Wake::Notice(notice) => self.handle(Input::Notice {
+                instance: notice.instance,
+                reason: notice.reason,
+                warning: notice.warning,
+                message: notice.message,
+            }),
+            Wake::Request(request) => self.request(request),
+            Wake::Signal(signal) => self.signal(signal),
+            Wake::Inward(inward) => self.inward(inward),
+            Wake::Host => {}
+            Wake::Deadline => self.handle(Input::Tick),
+            Wake::Watchdog => self.manager.alive(),
         }
     }
 

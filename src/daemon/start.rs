@@ -24,7 +24,7 @@ use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::unit::trust::Trust;
-use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Unit};
+use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Signal, Unit};
 
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
@@ -110,6 +110,11 @@ fn complain(text: &str) {
 }
 
 fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
+    // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
+    host::ignore_terminal_stops();
+    let signals = signals::start()
+        .map_err(|error| refuse(format!("uphold: cannot start the thread for signals: {error}")))?;
+    host::unblock_signals();
     let container = options.init.is_some() && host::in_container();
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
@@ -152,7 +157,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
-    let end = runtime.block_on(live(options, files, loading, config, places));
+    let end = runtime.block_on(live(options, files, loading, config, places, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(lock);
@@ -214,14 +219,11 @@ async fn live(
     loading: Loading,
     config: Config,
     places: Places,
+    signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
     let init = options.init.as_ref();
     let container = init.is_some() && host::in_container();
-    // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
-    host::ignore_terminal_stops();
-    let signals = signals::start().map_err(|error| fail("the thread for signals", error))?;
-    host::unblock_signals();
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
