@@ -30,6 +30,8 @@ use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severit
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long the start of a probe may take at the end, to be undone.
+const LAST_PROBES: Duration = Duration::from_secs(2);
 
 /// unix(7): `sun_path` has 108 bytes, one of which ends it.
 const LONGEST_SOCKET: usize = 107;
@@ -286,6 +288,9 @@ async fn live(
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
+    if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
+        tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
+    }
     daemon.logs.finish(LAST_LINES).await;
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));

@@ -51,7 +51,8 @@ impl Host {
             Attempt { order: order.clone(), wanted: Arc::new(()), pid: None, output: None, _timer: timer };
         let wanted = Arc::downgrade(&attempt.wanted);
         self.attempts.insert(id, attempt);
-        self.prober.send(launch::Job::Probe(Job { id, order, wanted }));
+        let dropped = self.prober.send(launch::Job::Probe(Job { id, order, wanted }));
+        self.probing = (self.probing + 1).saturating_sub(dropped);
     }
 
     /// Kills a probe's attempt in flight; nothing is said of it.
@@ -71,6 +72,7 @@ impl Host {
 
     /// A probe's command runs, or could not be started.
     pub(super) fn probe_launched(&mut self, id: u64, started: Result<(i32, Option<OwnedFd>), SpawnFailure>) {
+        self.probing = self.probing.saturating_sub(1);
         match started {
             Ok((pid, pipe)) => {
                 self.children.insert(pid, super::Role::Probe(id));
@@ -117,7 +119,7 @@ impl Host {
 }
 
 impl Attempt {
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         if let Some(pid) = self.pid {
             // Not reaped yet, or there would be no attempt any more.
             let _ = sys::kill(-pid, Signal::KILL);

@@ -183,13 +183,16 @@ impl Launcher {
         Launcher { shop, name, queue: Arc::default(), look: None }
     }
 
-    /// Hands over a job; a [`Launched`] follows in every case, unless nobody waits for it any more.
-    pub(super) fn send(&mut self, job: Job) {
-        let (alone, waits) = {
+    /// Hands over a job; a [`Launched`] follows in every case, but for those before it that nobody waits
+    /// for any more: so many were dropped.
+    pub(super) fn send(&mut self, job: Job) -> usize {
+        let (alone, waits, dropped) = {
             let mut state = self.queue.lock();
+            let before = state.jobs.len();
             state.jobs.retain(|job| !job.given_up());
+            let dropped = before - state.jobs.len();
             state.jobs.push_back(job);
-            (state.workers == 0, state.jobs.len() > state.idle)
+            (state.workers == 0, state.jobs.len() > state.idle, dropped)
         };
         self.queue.more.notify_one();
         if alone {
@@ -197,6 +200,7 @@ impl Launcher {
         } else if waits && self.look.is_none() {
             self.look_later();
         }
+        dropped
     }
 
     /// Time has passed while something waited on the launcher of this name.

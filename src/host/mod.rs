@@ -216,6 +216,8 @@ pub struct Host {
     runs: BTreeMap<Key, runs::Living>,
     attempts: HashMap<u64, exec::Attempt>,
     next_attempt: u64,
+    /// Starts of probes that were not heard of yet.
+    probing: usize,
     /// Cgroups of runs that are over, some of which cannot be removed yet, and what tells when they can.
     garbage: Vec<(cgroup::Leaf, Option<watch::Watch>)>,
     sweeping: bool,
@@ -300,6 +302,7 @@ impl Host {
             runs: BTreeMap::new(),
             attempts: HashMap::new(),
             next_attempt: 0,
+            probing: 0,
             garbage: Vec::new(),
             sweeping: false,
         }
@@ -330,6 +333,17 @@ impl Host {
     /// Starts a main process; `Spawned` or `SpawnFailed` follows, once.
     pub fn spawn(&mut self, order: Order) {
         self.launcher.send(launch::Job::Main(order));
+    }
+
+    /// Kills every probe in flight, also one that is just being started: after uphold's end nobody would.
+    /// Bound it: a start may hang on a dead mount.
+    pub async fn finish(&mut self) {
+        for (_, attempt) in self.attempts.drain() {
+            attempt.kill();
+        }
+        while self.probing > 0 {
+            self.next().await;
+        }
     }
 
     /// Removes what is held for an instance that is gone: its cgroup.

@@ -35,16 +35,28 @@ initial_delay = \"200ms\""
     );
 }
 
+/// Words for `sleep` that are those of no other test, and whether a process with them is left.
+fn mark(seconds: u32) -> String {
+    format!("{seconds}.{}", std::process::id())
+}
+
+fn is_left(mark: &str) -> bool {
+    let cmdline = format!("sleep\0{mark}\0");
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default() == cmdline.as_bytes())
+}
+
 #[test]
 fn a_probe_that_hangs_is_killed_at_its_timeout_with_all_that_it_started() {
-    // A length of its own: other runs of this test may be under way on the machine.
-    let length = format!("6{}", std::process::id());
+    let mark = mark(612);
     let uphold = Uphold::with_unit(
         "web",
         &format!(
             "command = [\"sleep\", \"600\"]
 [readiness]
-exec = {{ command = [\"sh\", \"-c\", \"sleep {length} & sleep {length}\"] }}
+exec = {{ command = [\"sh\", \"-c\", \"sleep {mark} & sleep {mark}\"] }}
 period = \"100ms\"
 timeout = \"100ms\""
         ),
@@ -52,17 +64,35 @@ timeout = \"100ms\""
     uphold.until_event(
         "web",
         &format!(
-            "Readiness probe failed: command timed out: \"sh -c sleep {length} & sleep {length}\" timed out after 100ms"
+            "Readiness probe failed: command timed out: \"sh -c sleep {mark} & sleep {mark}\" timed out after 100ms"
         ),
     );
     assert_eq!(uphold.view("web")["restarts"], 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
-    uphold.eventually("no sleep of the probe is left", |_| {
-        !std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            std::fs::read(entry.path().join("cmdline")).unwrap_or_default()
-                == format!("sleep\0{length}\0").as_bytes()
-        })
-    });
+    uphold.eventually("no sleep of the probe is left", |_| !is_left(&mark));
+}
+
+#[test]
+fn the_end_of_uphold_is_the_end_of_every_probe_in_flight() {
+    let mark = mark(613);
+    for _ in 0..5 {
+        let mut uphold = Uphold::new();
+        for n in 0..10 {
+            let text = format!(
+                "command = [\"sleep\", \"600\"]
+[readiness]
+exec = {{ command = [\"sh\", \"-c\", \"sleep {mark} & sleep {mark}\"] }}
+period = \"10ms\"
+timeout = \"10ms\""
+            );
+            uphold = uphold.unit(&format!("u{n}"), &text);
+        }
+        let mut uphold = uphold.start();
+        uphold.until_event("u9", "Readiness probe failed");
+        uphold.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(uphold.exit().code(), Some(0));
+        uphold.eventually("no process of a probe is left", |_| !is_left(&mark));
+    }
 }
 
 fn answer(mut stream: impl Read + Write, status: &str) {

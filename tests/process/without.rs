@@ -51,12 +51,13 @@ fn without_cgroups_a_setsided_grandchild_is_stopped_too() {
 #[test]
 fn without_cgroups_a_daemon_is_found_by_its_marker_and_ended() {
     let Some(uphold) = without_cgroups() else { return };
+    let mark = uphold.path("mark").display().to_string();
     // Forks twice with a new session: its parent is uphold, its session its own.
+    let script = format!(
+        "setsid sh -c '(echo $$; sleep 600 & echo $!; touch {mark}; exec sleep 600) & exit 0'; until [ -e {mark} ]; do sleep 0.02; done; exit 3"
+    );
     let uphold = uphold
-        .unit(
-            "web",
-            "command = [\"sh\", \"-c\", \"setsid sh -c '(echo $$; sleep 600 & echo $!; exec sleep 600) & exit 0'; exit 3\"]\n[restart]\npolicy = \"never\"",
-        )
+        .unit("web", &format!("command = [\"sh\", \"-c\", \"{script}\"]\n[restart]\npolicy = \"never\""))
         .start();
     uphold.until("web", "failed");
     assert_eq!(uphold.view("web")["last_exit"]["code"], 3);
