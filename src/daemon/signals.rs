@@ -27,7 +27,7 @@ pub fn start() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
             let Some(signal) = Signal::from_number(number) else { continue };
             // Nobody listens at uphold's end; the thread stays. Without it the handler would write to a closed
             // pipe, whose SIGPIPE is taken by the handler too: uphold would spin and never end.
-            drop(send.send(signal));
+            let _ = send.send(signal);
         }
     })?;
     Ok(receive)
