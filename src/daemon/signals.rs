@@ -25,9 +25,9 @@ pub fn start() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     std::thread::Builder::new().name("uphold-signals".to_owned()).spawn(move || {
         for number in signals.forever() {
             let Some(signal) = Signal::from_number(number) else { continue };
-            if send.send(signal).is_err() {
-                return;
-            }
+            // Nobody listens at uphold's end; the thread stays. Without it the handler would write to a closed
+            // pipe, whose SIGPIPE is taken by the handler too: uphold would spin and never end.
+            let _ = send.send(signal);
         }
     })?;
     Ok(receive)
