@@ -141,10 +141,11 @@ impl Uphold {
 
     /// Waits for its end.
     pub fn exit(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = child.try_wait().unwrap() {
+            // It stays in its place until it has ended: a test that fails still ends it.
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
                 return status;
             }
             assert!(Instant::now() < until, "uphold does not end: {}", self.stderr());
