@@ -39,7 +39,7 @@ fn another_uid_is_refused_with_what_would_do() {
     std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     // The binary may stand where another user cannot go.
     let copy = dir.join("uphold");
-    std::fs::copy(binary(), &copy).unwrap();
+    copy_binary(&copy);
     let mut command = std::process::Command::new(&copy);
     command.args(["ctl", "--socket"]).arg(uphold.socket()).args(["stop", "web"]).uid(12345).gid(12345);
     let output = command.output().unwrap();

@@ -88,7 +88,7 @@ impl Uphold {
         fs::set_permissions(self.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = self.path("uphold");
         if !copy.exists() {
-            fs::copy(binary(), &copy).unwrap();
+            copy_binary(&copy);
         }
         copy
     }
@@ -370,6 +370,13 @@ pub fn children_of(pid: i32) -> Vec<i32> {
         .collect();
     children.sort_unstable();
     children
+}
+
+/// Copies the binary by a process of its own: a child that another test starts meanwhile would inherit the
+/// descriptor that writes here, and until its exec the copy could not be executed (ETXTBSY).
+pub fn copy_binary(to: &Path) {
+    let status = Command::new("cp").arg(binary()).arg(to).status().unwrap();
+    assert!(status.success(), "cannot copy the binary");
 }
 
 /// It exists and is no zombie.

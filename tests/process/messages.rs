@@ -123,7 +123,7 @@ fn a_user_without_home_is_told_so() {
     std::os::unix::fs::chown(dir.path(), Some(65533), Some(65533)).unwrap();
     // Where uid 65533 can reach it.
     let copy = dir.path().join("uphold");
-    std::fs::copy(binary(), &copy).unwrap();
+    copy_binary(&copy);
     let output =
         std::process::Command::new(&copy).arg("check").env_clear().uid(65533).gid(65533).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
