@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::input::{Answer, Effect, Exit, Goal, Run, Ticket, Verb};
-use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State};
+use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State, Why};
 use super::time::{Mono, Time};
 use super::view::{Done, DoneResult, ExitReason, Wanted};
 use super::words;
@@ -70,7 +70,8 @@ impl Engine {
         ticket: Ticket,
     ) {
         let also = match verb {
-            Verb::Stop | Verb::Restart => self.dependents(&names),
+            Verb::Stop => self.dependents(&names),
+            Verb::Restart => self.dependents(&self.those_a_restart_stops(&names)),
             Verb::Start | Verb::Reset | Verb::Signal(_) | Verb::Wait(_) => Vec::new(),
         };
         let limit = self.default_limit(verb, &names);
@@ -97,6 +98,24 @@ impl Engine {
         self.touched.extend(names);
         let until = timeout.or(limit).map(|limit| now.mono + limit);
         self.requests.insert(ticket, Request { items, until });
+    }
+
+    /// What is in backoff, has completed, or is on its way back by itself is started again without a stop
+    /// for those that require it.
+    fn those_a_restart_stops(&self, names: &[Name]) -> Vec<Name> {
+        let stops = |name: &&Name| match self.instances.get(*name).map(|instance| &instance.state) {
+            Some(State::Starting(_) | State::Running(_) | State::Assembled) => true,
+            Some(State::Stopping(stopping)) => stopping.why == Why::Asked,
+            Some(
+                State::Inactive(_)
+                | State::Waiting(_)
+                | State::Backoff(_)
+                | State::Failed(_)
+                | State::Completed,
+            )
+            | None => false,
+        };
+        names.iter().filter(stops).cloned().collect()
     }
 
     /// How long the answer may take where nobody said: `start_timeout`, and the stop before a restart.
@@ -232,6 +251,7 @@ impl Engine {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
             let late = request.until.is_some_and(|until| until <= now.mono);
             for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
+                let late = late && self.watched_until(item).is_none();
                 let outcome = self
                     .outcome(now, item)
                     .or_else(|| late.then(|| (DoneResult::Timeout, self.too_late(now, item))));
@@ -272,16 +292,25 @@ impl Engine {
 
     /// When time alone may answer.
     pub(super) fn request_deadline(&self, request: &Request) -> Option<Mono> {
-        let watch = |item: &Item| match (&item.hope, self.instances.get(&item.name).map(|found| &found.state))
-        {
-            (Hope::Up(after), Some(State::Running(life)))
-                if is_newer(life.run, *after) && item.done.is_none() =>
-            {
-                life.born.as_ref().map(|born| born.at.mono + WATCH)
+        let watches: Vec<Option<Mono>> = request
+            .items
+            .iter()
+            .filter(|item| item.done.is_none())
+            .map(|item| self.watched_until(item))
+            .collect();
+        // The time of what has come up in it is no limit any more: only the watch is left.
+        let until = request.until.filter(|_| watches.iter().any(Option::is_none));
+        watches.into_iter().flatten().chain(until).min()
+    }
+
+    /// It came up, and is watched one second more, whatever the time for coming up was.
+    fn watched_until(&self, item: &Item) -> Option<Mono> {
+        match (&item.hope, self.instances.get(&item.name).map(|found| &found.state)) {
+            (Hope::Up(after), Some(State::Running(life))) if is_newer(life.run, *after) => {
+                life.up.map(|up| up + WATCH)
             }
             (Hope::Said(..) | Hope::Begun | Hope::Up(_) | Hope::Down | Hope::Goal(_), _) => None,
-        };
-        request.items.iter().filter_map(watch).chain(request.until).min()
+        }
     }
 
     fn outcome(&self, now: Time, item: &Item) -> Outcome {
@@ -364,15 +393,15 @@ impl Engine {
 
     fn came(&self, now: Time, instance: &Instance, goal: Goal) -> Outcome {
         let why = || self.why_not(now, &instance.name);
-        let blocked = match &instance.state {
-            State::Inactive(_) | State::Failed(_) => true,
-            State::Completed => !instance.is_up(),
-            State::Waiting(waiting) => waiting.blocked,
-            State::Starting(_)
-            | State::Running(_)
-            | State::Assembled
-            | State::Stopping(_)
-            | State::Backoff(_) => false,
+        let (blocked, stuck) = match &instance.state {
+            State::Inactive(_) | State::Failed(_) => (true, false),
+            State::Completed => (!instance.is_up(), false),
+            State::Waiting(waiting) => (waiting.blocked, false),
+            State::Stopping(stopping) => {
+                let stuck = matches!(stopping.phase, Phase::Unkillable { .. });
+                (stuck || matches!(stopping.next, Next::Inactive(_)), stuck)
+            }
+            State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => (false, false),
         };
         match goal {
             Goal::Up if instance.is_up() => ok("up"),
@@ -382,6 +411,11 @@ impl Engine {
             }
             Goal::Up | Goal::Ready if blocked => failed(why()),
             Goal::Up | Goal::Ready => None,
+            Goal::Failed if instance.unit.kind == Kind::Group => {
+                failed("never failed: a group has no process; wait for stopped instead")
+            }
+            Goal::Stopped if stuck => failed(why()),
+            Goal::Failed if matches!(instance.state, State::Stopping(_)) && blocked => failed(why()),
             Goal::Stopped | Goal::Failed => match &instance.state {
                 State::Failed(_) => ok(why()),
                 State::Inactive(_) | State::Completed if goal == Goal::Stopped => ok("stopped"),
@@ -400,7 +434,7 @@ impl Engine {
 /// Up at last; without probes it is watched for a while.
 fn up(now: Time, instance: &Instance, life: &Life) -> Outcome {
     let born = life.born.as_ref()?;
-    if !instance.probes_decide() && now.mono < born.at.mono + WATCH {
+    if !instance.probes_decide() && life.up.is_some_and(|up| now.mono < up + WATCH) {
         return None;
     }
     ok(format!("started, pid {}", born.pid))
