@@ -631,6 +631,22 @@ fn a_liveness_probe_kills_at_its_third_failure_and_says_so() {
 }
 
 #[test]
+fn a_kill_by_a_probe_does_not_promise_a_restart_that_the_limit_forbids() {
+    let mut script = Script::new(vec![unit("web", |unit| {
+        unit.liveness = probe(1000, 1);
+        unit.restart.limit = 1;
+    })]);
+    for at in [0, 100] {
+        script.until(at).spawned("web");
+        script.probed("web", ProbeKind::Liveness, Outcome::Failure("403".to_owned())).dies("web", 0);
+    }
+    assert_eq!(script.state("web"), "failed");
+    let events = script.events("web");
+    assert!(events.contains(&"Killing Process web failed liveness probe, will be restarted x1".to_owned()));
+    assert!(events.contains(&"Killing Process web failed liveness probe x1".to_owned()), "{events:?}");
+}
+
+#[test]
 fn a_slow_attempt_is_followed_at_once_by_the_one_it_made_late_and_then_by_the_old_phase() {
     let mut script = Script::new(vec![unit("web", |unit| unit.liveness = probe(1000, 3))]);
     script.spawned("web").until(2500).did(&["spawn web", "probe web Liveness"]);
