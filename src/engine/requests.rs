@@ -19,6 +19,8 @@ pub(super) struct Request {
     items: Vec<Item>,
     /// When it is answered at the latest.
     until: Option<Mono>,
+    /// The asker said so: what has come up by then is watched no longer.
+    firm: bool,
 }
 
 /// One instance of a command.
@@ -97,7 +99,8 @@ impl Engine {
         self.act(now, effects, verb, &open);
         self.touched.extend(names);
         let until = timeout.or(limit).map(|limit| now.mono + limit);
-        self.requests.insert(ticket, Request { items, until });
+        let firm = timeout.is_some();
+        self.requests.insert(ticket, Request { items, until, firm });
     }
 
     /// What is in backoff, has completed, or is on its way back by itself is started again without a stop
@@ -250,16 +253,25 @@ impl Engine {
         for ticket in tickets {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
             let late = request.until.is_some_and(|until| until <= now.mono);
+            let firm = request.firm;
             for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
-                let late = late && self.watched_until(item).is_none();
                 let outcome = self
                     .outcome(now, item)
-                    .or_else(|| late.then(|| (DoneResult::Timeout, self.too_late(now, item))));
+                    .or_else(|| late.then(|| self.at_the_end(now, item, firm)).flatten());
                 if let Some((result, message)) = outcome {
                     item.done = self.done(&item.name, result, message, item.also.clone());
                 }
             }
             self.answer_or_keep(effects, ticket, request);
+        }
+    }
+
+    /// What is said of an item at the end of its time: nothing yet where it came up and is being watched.
+    fn at_the_end(&self, now: Time, item: &Item, firm: bool) -> Outcome {
+        match (self.watched_until(item), self.instances.get(&item.name).and_then(Instance::main)) {
+            (Some(_), Some((_, born))) if firm => ok(format!("started, pid {}", born.pid)),
+            (Some(_), Some(_)) => None,
+            (Some(_) | None, _) => Some((DoneResult::Timeout, self.too_late(now, item))),
         }
     }
 
@@ -299,7 +311,7 @@ impl Engine {
             .map(|item| self.watched_until(item))
             .collect();
         // The time of what has come up in it is no limit any more: only the watch is left.
-        let until = request.until.filter(|_| watches.iter().any(Option::is_none));
+        let until = request.until.filter(|_| request.firm || watches.iter().any(Option::is_none));
         watches.into_iter().flatten().chain(until).min()
     }
 

@@ -373,6 +373,11 @@ fn a_start_that_came_up_in_time_is_watched_beyond_its_time() {
     script.until(1000).did(&["answer 1: web Ok: started, pid 100"]);
     script.command(Verb::Restart, &["web"]).dies("web", 0).did(&["SIGTERM web", "spawn web"]);
     script.spawned("web").until(1900).dies("web", 1).did(&["answer 2: web Failed: exit 1 after 0.9s"]);
+    script.until(2000).spawned("web").done.clear();
+    let (verb, instances, ticket) = (Verb::Restart, vec![name("web")], Ticket(9));
+    script.input(Input::Command { verb, instances, timeout: Some(ms(300)), wait: true, ticket });
+    script.dies("web", 0).spawned("web").until(2299).did(&["SIGTERM web", "spawn web"]);
+    script.until(2300).did(&["answer 9: web Ok: started, pid 100"]);
 }
 
 #[test]
