@@ -8,7 +8,7 @@ use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State, Why}
 use super::time::{Mono, Time};
 use super::view::{Done, DoneResult, ExitReason, Wanted};
 use super::words;
-use crate::unit::{Kind, Name, Scope};
+use crate::unit::{Kind, Name, Policy, Scope};
 
 /// How long a simple unit without probes is watched after its start.
 const WATCH: Duration = Duration::from_secs(1);
@@ -426,6 +426,9 @@ impl Engine {
             Goal::Failed if instance.unit.kind == Kind::Group => {
                 failed("never failed: a group has no process; wait for stopped instead")
             }
+            Goal::Failed if !matches!(instance.state, State::Failed(_)) && !instance.can_fail() => {
+                failed("never failed: it is restarted whenever it fails, without a limit")
+            }
             Goal::Stopped if stuck => failed(why()),
             Goal::Failed if matches!(instance.state, State::Stopping(_)) && blocked => failed(why()),
             Goal::Stopped | Goal::Failed => match &instance.state {
@@ -454,6 +457,14 @@ fn up(now: Time, instance: &Instance, life: &Life) -> Outcome {
 
 fn is_newer(run: Run, after: Option<Run>) -> bool {
     after.is_none_or(|after| run > after)
+}
+
+impl Instance {
+    /// Its restart policy knows an end that is `failed`.
+    fn can_fail(&self) -> bool {
+        let rules = &self.unit.restart;
+        rules.policy == Policy::Never || rules.limit > 0 || !rules.except.is_empty()
+    }
 }
 
 impl Ended {

@@ -383,12 +383,16 @@ fn a_start_that_came_up_in_time_is_watched_beyond_its_time() {
 #[test]
 fn a_wait_ends_as_soon_as_its_goal_cannot_come() {
     let group = unit("group", |unit| unit.kind = Kind::Group);
-    let mut script = Script::new(vec![plain("web"), group]);
-    script.spawned("web").command(Verb::Wait(Goal::Failed), &["group"]);
+    let mut script = Script::new(vec![unit("web", |unit| unit.restart.limit = 1), group, plain("z")]);
+    script.spawned("web").command(Verb::Wait(Goal::Failed), &["z"]);
     script.did(&[
         "spawn web",
-        "answer 1: group Failed: never failed: a group has no process; wait for stopped instead",
+        "spawn z",
+        "answer 1: z Failed: never failed: it is restarted whenever it fails, without a limit",
     ]);
+    script.tickets = 0;
+    script.command(Verb::Wait(Goal::Failed), &["group"]);
+    script.did(&["answer 1: group Failed: never failed: a group has no process; wait for stopped instead"]);
     script.command(Verb::Stop, &["web"]).did(&["SIGTERM web"]);
     script.command(Verb::Wait(Goal::Up), &["web"]).command(Verb::Wait(Goal::Failed), &["web"]);
     script.did(&["answer 3: web Failed: was sent SIGTERM", "answer 4: web Failed: was sent SIGTERM"]);
