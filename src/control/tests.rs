@@ -59,6 +59,7 @@ fn view() -> View {
         unit_file: None,
         command: vec!["web".to_owned(), "--password=hunter2".to_owned()],
         output: vec!["a line".to_owned()],
+        stops: Vec::new(),
     }
 }
 

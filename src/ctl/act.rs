@@ -7,7 +7,7 @@ use hyper::Method;
 use super::args::{Goal, On};
 use super::failure::{Code, Failure};
 use super::{Context, json, units, words};
-use crate::engine::{Done, DoneResult};
+use crate::engine::{Done, DoneResult, StateName, View};
 use crate::unit::{Name, Signal};
 
 /// What is done.
@@ -91,6 +91,9 @@ async fn each(
     patterns: &[String],
 ) -> Result<Code, Failure> {
     let (names, missing) = units::expand(context, patterns).await?;
+    if matches!(act, Act::Stop | Act::Restart) && query.starts_with("?wait=true") && !context.json {
+        announce(context, act, &names).await?;
+    }
     let method = if act == Act::Wait { Method::GET } else { Method::POST };
     let ask = |name: &Name| {
         let target = format!("/v1/units/{name}/{}{query}", act.as_str());
@@ -104,6 +107,29 @@ async fn each(
         code = code.min(show(context, act, answer)?);
     }
     Ok(code)
+}
+
+/// Says what else is stopped while there is still time to think again: a stop may take long. Why a unit
+/// cannot be looked at is said by what follows.
+async fn announce(context: &Context, act: Act, names: &[Name]) -> Result<(), Failure> {
+    for name in names {
+        let Ok((view, _)) = context.client.get::<View>(&format!("/v1/units/{name}")).await else { continue };
+        if let Some(text) = announcement(act, &view, names) {
+            context.out.line(&text)?;
+        }
+    }
+    Ok(())
+}
+
+/// `db: stops app and web first, which require it`, unless they were named too.
+fn announcement(act: Act, view: &View, named: &[Name]) -> Option<String> {
+    let runs = matches!(view.state, StateName::Starting | StateName::Running);
+    let also: Vec<&str> = view.stops.iter().filter(|name| !named.contains(name)).map(Name::as_str).collect();
+    // A restart of what does not run stops nobody.
+    (!also.is_empty() && (act == Act::Stop || runs)).then(|| {
+        let require = if also.len() == 1 { "which requires it" } else { "which require it" };
+        format!("{}: first stops {}, {require}", view.name, also.join(", "))
+    })
 }
 
 fn show(context: &Context, act: Act, answer: Result<(Done, String), Failure>) -> Result<Code, Failure> {
@@ -152,8 +178,8 @@ fn render(act: Act, done: &Done) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::view;
     use super::*;
-    use crate::engine::StateName;
 
     fn done(result: DoneResult, message: &str) -> Done {
         Done {
@@ -173,6 +199,20 @@ mod tests {
         assert_eq!(render(Act::Start, &failed), "db: exit 1 after 0.3s\n    last \\x1b[1mwords");
         assert_eq!(outcome(&failed).number(), 1);
         assert_eq!(outcome(&done(DoneResult::Timeout, "not up")).number(), 124);
+    }
+
+    #[test]
+    fn a_stop_says_before_it_waits_what_else_it_stops() {
+        let names = ["app", "db", "web"].map(|name| Name::new(name).unwrap());
+        let mut db = view("db");
+        assert_eq!(announcement(Act::Stop, &db, &names[1..2]), None);
+        db.stops = vec![names[0].clone(), names[2].clone()];
+        let said = |act, db: &View, named| announcement(act, db, named).unwrap_or_default();
+        assert_eq!(said(Act::Stop, &db, &names[1..2]), "db: first stops app, web, which require it");
+        assert_eq!(said(Act::Stop, &db, &names[1..]), "db: first stops app, which requires it");
+        assert_eq!(said(Act::Restart, &db, &names), "");
+        db.state = StateName::Backoff;
+        assert_eq!(said(Act::Restart, &db, &names[1..2]), "");
     }
 
     #[test]

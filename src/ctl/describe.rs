@@ -43,7 +43,7 @@ pub(super) fn render(view: &View, events: &[Event], now: Wall, zone: &TimeZone) 
     text.push_str("Process:\n");
     text.push_str(&process(view, zone).text());
     text.push_str("Conditions:\n");
-    let started = truth(view.up || view.state == StateName::Running);
+    let started = truth(started(view));
     text.push_str(&columns(&[
         row(["Type", "Status"]),
         row(["Started", started]),
@@ -60,6 +60,16 @@ pub(super) fn render(view: &View, events: &[Event], now: Wall, zone: &TimeZone) 
         }
     }
     text
+}
+
+/// Its process runs and its startup probe, if it has one, has succeeded; whether it is ready is another
+/// matter (PROBES section 1). What has no process, as a group, is started once it is up.
+fn started(view: &View) -> bool {
+    match (view.pid, &view.probes.startup) {
+        (None, _) => view.up,
+        (Some(_), Some(startup)) => startup.result == "success",
+        (Some(_), None) => true,
+    }
 }
 
 fn head(view: &View) -> Lines {
@@ -342,6 +352,17 @@ Output (last 10 lines):
   tw\\x07o
 ";
         assert_eq!(render(&app, &[], at(100), &zone()), expected);
+    }
+
+    #[test]
+    fn what_runs_is_started_once_its_startup_probe_has_succeeded_ready_or_not() {
+        let mut web = web();
+        (web.state, web.up, web.ready) = (StateName::Starting, false, Some(false));
+        assert!(render(&web, &[], at(100), &zone()).contains("Started  True\n  Ready    False\n"));
+        web.probes.startup = probe("exec [true] delay=0s timeout=1s period=3s #success=1 #failure=3");
+        let startup = web.probes.startup.as_mut().unwrap();
+        startup.result = "unknown".to_owned();
+        assert!(render(&web, &[], at(100), &zone()).contains("Started  False\n  Ready    False\n"));
     }
 
     #[test]

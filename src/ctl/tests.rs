@@ -51,6 +51,7 @@ pub(super) fn view(name: &str) -> View {
         unit_file: None,
         command: Vec::new(),
         output: Vec::new(),
+        stops: Vec::new(),
     }
 }
 

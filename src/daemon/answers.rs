@@ -175,6 +175,8 @@ impl Daemon {
         let mut view = self.engine.view(host::now(), name, facts)?;
         if in_list {
             view.command.clear();
+        } else {
+            view.stops = self.engine.dependents(std::slice::from_ref(name));
         }
         Some(view)
     }

@@ -88,6 +88,11 @@ impl Files {
         lenient: bool,
     ) -> Result<Loading, Vec<Problem>> {
         if let Some(command) = &self.command {
+            if let Some(other) = set.units.get(&command.name) {
+                let file = other.files.first().cloned().unwrap_or_default();
+                let message = "cannot have this unit beside COMMAND, which has its name; rename the file";
+                problems.push(plain_problem(file, message.to_owned()));
+            }
             add_command(&mut set, command.clone());
         }
         if let Some(main) = main.filter(|main| !set.units.contains_key(main) && !set.broken.contains(main)) {

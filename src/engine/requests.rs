@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::Engine;
 use super::input::{Answer, Effect, Exit, Goal, Run, Ticket, Verb};
-use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State};
+use super::instance::{Ended, How, Idle, Instance, Life, Next, Phase, State, Why};
 use super::time::{Mono, Time};
 use super::view::{Done, DoneResult, ExitReason, Wanted};
 use super::words;
-use crate::unit::{Kind, Name, Scope};
+use crate::unit::{Kind, Name, Policy, Scope};
 
 /// How long a simple unit without probes is watched after its start.
 const WATCH: Duration = Duration::from_secs(1);
@@ -19,6 +19,8 @@ pub(super) struct Request {
     items: Vec<Item>,
     /// When it is answered at the latest.
     until: Option<Mono>,
+    /// The asker said so: what has come up by then is watched no longer.
+    firm: bool,
 }
 
 /// One instance of a command.
@@ -70,7 +72,8 @@ impl Engine {
         ticket: Ticket,
     ) {
         let also = match verb {
-            Verb::Stop | Verb::Restart => self.dependents(&names),
+            Verb::Stop => self.dependents(&names),
+            Verb::Restart => self.dependents(&self.those_a_restart_stops(&names)),
             Verb::Start | Verb::Reset | Verb::Signal(_) | Verb::Wait(_) => Vec::new(),
         };
         let limit = self.default_limit(verb, &names);
@@ -96,7 +99,26 @@ impl Engine {
         self.act(now, effects, verb, &open);
         self.touched.extend(names);
         let until = timeout.or(limit).map(|limit| now.mono + limit);
-        self.requests.insert(ticket, Request { items, until });
+        let firm = timeout.is_some();
+        self.requests.insert(ticket, Request { items, until, firm });
+    }
+
+    /// What is in backoff, has completed, or is on its way back by itself is started again without a stop
+    /// for those that require it.
+    fn those_a_restart_stops(&self, names: &[Name]) -> Vec<Name> {
+        let stops = |name: &&Name| match self.instances.get(*name).map(|instance| &instance.state) {
+            Some(State::Starting(_) | State::Running(_) | State::Assembled) => true,
+            Some(State::Stopping(stopping)) => stopping.why == Why::Asked,
+            Some(
+                State::Inactive(_)
+                | State::Waiting(_)
+                | State::Backoff(_)
+                | State::Failed(_)
+                | State::Completed,
+            )
+            | None => false,
+        };
+        names.iter().filter(stops).cloned().collect()
     }
 
     /// How long the answer may take where nobody said: `start_timeout`, and the stop before a restart.
@@ -231,15 +253,25 @@ impl Engine {
         for ticket in tickets {
             let Some(mut request) = self.requests.remove(&ticket) else { continue };
             let late = request.until.is_some_and(|until| until <= now.mono);
+            let firm = request.firm;
             for item in request.items.iter_mut().filter(|item| item.done.is_none()) {
                 let outcome = self
                     .outcome(now, item)
-                    .or_else(|| late.then(|| (DoneResult::Timeout, self.too_late(now, item))));
+                    .or_else(|| late.then(|| self.at_the_end(now, item, firm)).flatten());
                 if let Some((result, message)) = outcome {
                     item.done = self.done(&item.name, result, message, item.also.clone());
                 }
             }
             self.answer_or_keep(effects, ticket, request);
+        }
+    }
+
+    /// What is said of an item at the end of its time: nothing yet where it came up and is being watched.
+    fn at_the_end(&self, now: Time, item: &Item, firm: bool) -> Outcome {
+        match (self.watched_until(item), self.instances.get(&item.name).and_then(Instance::main)) {
+            (Some(_), Some((_, born))) if firm => ok(format!("started, pid {}", born.pid)),
+            (Some(_), Some(_)) => None,
+            (Some(_) | None, _) => Some((DoneResult::Timeout, self.too_late(now, item))),
         }
     }
 
@@ -272,16 +304,25 @@ impl Engine {
 
     /// When time alone may answer.
     pub(super) fn request_deadline(&self, request: &Request) -> Option<Mono> {
-        let watch = |item: &Item| match (&item.hope, self.instances.get(&item.name).map(|found| &found.state))
-        {
-            (Hope::Up(after), Some(State::Running(life)))
-                if is_newer(life.run, *after) && item.done.is_none() =>
-            {
-                life.born.as_ref().map(|born| born.at.mono + WATCH)
+        let watches: Vec<Option<Mono>> = request
+            .items
+            .iter()
+            .filter(|item| item.done.is_none())
+            .map(|item| self.watched_until(item))
+            .collect();
+        // The time of what has come up in it is no limit any more: only the watch is left.
+        let until = request.until.filter(|_| request.firm || watches.iter().any(Option::is_none));
+        watches.into_iter().flatten().chain(until).min()
+    }
+
+    /// It came up, and is watched one second more, whatever the time for coming up was.
+    fn watched_until(&self, item: &Item) -> Option<Mono> {
+        match (&item.hope, self.instances.get(&item.name).map(|found| &found.state)) {
+            (Hope::Up(after), Some(State::Running(life))) if is_newer(life.run, *after) => {
+                life.up.map(|up| up + WATCH)
             }
             (Hope::Said(..) | Hope::Begun | Hope::Up(_) | Hope::Down | Hope::Goal(_), _) => None,
-        };
-        request.items.iter().filter_map(watch).chain(request.until).min()
+        }
     }
 
     fn outcome(&self, now: Time, item: &Item) -> Outcome {
@@ -364,15 +405,15 @@ impl Engine {
 
     fn came(&self, now: Time, instance: &Instance, goal: Goal) -> Outcome {
         let why = || self.why_not(now, &instance.name);
-        let blocked = match &instance.state {
-            State::Inactive(_) | State::Failed(_) => true,
-            State::Completed => !instance.is_up(),
-            State::Waiting(waiting) => waiting.blocked,
-            State::Starting(_)
-            | State::Running(_)
-            | State::Assembled
-            | State::Stopping(_)
-            | State::Backoff(_) => false,
+        let (blocked, stuck) = match &instance.state {
+            State::Inactive(_) | State::Failed(_) => (true, false),
+            State::Completed => (!instance.is_up(), false),
+            State::Waiting(waiting) => (waiting.blocked, false),
+            State::Stopping(stopping) => {
+                let stuck = matches!(stopping.phase, Phase::Unkillable { .. });
+                (stuck || matches!(stopping.next, Next::Inactive(_)), stuck)
+            }
+            State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => (false, false),
         };
         match goal {
             Goal::Up if instance.is_up() => ok("up"),
@@ -382,6 +423,14 @@ impl Engine {
             }
             Goal::Up | Goal::Ready if blocked => failed(why()),
             Goal::Up | Goal::Ready => None,
+            Goal::Failed if instance.unit.kind == Kind::Group => {
+                failed("never failed: a group has no process; wait for stopped instead")
+            }
+            Goal::Failed if !matches!(instance.state, State::Failed(_)) && !instance.can_fail() => {
+                failed("never failed: it is restarted whenever it fails, without a limit")
+            }
+            Goal::Stopped if stuck => failed(why()),
+            Goal::Failed if matches!(instance.state, State::Stopping(_)) && blocked => failed(why()),
             Goal::Stopped | Goal::Failed => match &instance.state {
                 State::Failed(_) => ok(why()),
                 State::Inactive(_) | State::Completed if goal == Goal::Stopped => ok("stopped"),
@@ -400,7 +449,7 @@ impl Engine {
 /// Up at last; without probes it is watched for a while.
 fn up(now: Time, instance: &Instance, life: &Life) -> Outcome {
     let born = life.born.as_ref()?;
-    if !instance.probes_decide() && now.mono < born.at.mono + WATCH {
+    if !instance.probes_decide() && life.up.is_some_and(|up| now.mono < up + WATCH) {
         return None;
     }
     ok(format!("started, pid {}", born.pid))
@@ -408,6 +457,14 @@ fn up(now: Time, instance: &Instance, life: &Life) -> Outcome {
 
 fn is_newer(run: Run, after: Option<Run>) -> bool {
     after.is_none_or(|after| run > after)
+}
+
+impl Instance {
+    /// Its restart policy knows an end that is `failed`.
+    fn can_fail(&self) -> bool {
+        let rules = &self.unit.restart;
+        rules.policy == Policy::Never || rules.limit > 0 || !rules.except.is_empty()
+    }
 }
 
 impl Ended {

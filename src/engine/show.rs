@@ -65,6 +65,7 @@ impl Engine {
             unit_file: files.and_then(|files| files.first()).map(|file| file.display().to_string()),
             command: unit.command.clone(),
             output: facts.output,
+            stops: Vec::new(),
         })
     }
 

@@ -56,7 +56,12 @@ impl Instance {
     pub(super) fn kill_by_probe(&mut self, step: &mut Step, kind: ProbeKind) {
         match std::mem::replace(&mut self.state, State::Completed) {
             State::Starting(life) | State::Running(life) => {
-                step.normal(&self.name, "Killing", &words::killed_by_probe(&self.name, &self.unit, kind));
+                // Up for `reset_after`, it starts a new run of restarts as it ends.
+                let rules = &self.unit.restart;
+                let fresh = life.up.is_some_and(|up| step.now.mono - up >= rules.reset_after);
+                let spent = !fresh && self.backoff.spent(rules);
+                let message = words::killed_by_probe(&self.name, &self.unit, kind, spent);
+                step.normal(&self.name, "Killing", &message);
                 self.stop_life(step, *life, Why::Probe(kind), Next::Policy);
                 self.tell(step);
             }

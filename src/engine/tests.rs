@@ -366,6 +366,65 @@ fn a_start_without_probes_is_watched_for_one_second() {
 }
 
 #[test]
+fn a_start_that_came_up_in_time_is_watched_beyond_its_time() {
+    let web = unit("web", |unit| (unit.autostart, unit.start_timeout) = (false, Some(ms(500))));
+    let mut script = Script::new(vec![web]);
+    script.command(Verb::Start, &["web"]).spawned("web").until(999).did(&["spawn web"]);
+    script.until(1000).did(&["answer 1: web Ok: started, pid 100"]);
+    script.command(Verb::Restart, &["web"]).dies("web", 0).did(&["SIGTERM web", "spawn web"]);
+    script.spawned("web").until(1900).dies("web", 1).did(&["answer 2: web Failed: exit 1 after 0.9s"]);
+    script.until(2000).spawned("web").done.clear();
+    let (verb, instances, ticket) = (Verb::Restart, vec![name("web")], Ticket(9));
+    script.input(Input::Command { verb, instances, timeout: Some(ms(300)), wait: true, ticket });
+    script.dies("web", 0).spawned("web").until(2299).did(&["SIGTERM web", "spawn web"]);
+    script.until(2300).did(&["answer 9: web Ok: started, pid 100"]);
+}
+
+#[test]
+fn a_wait_ends_as_soon_as_its_goal_cannot_come() {
+    let group = unit("group", |unit| unit.kind = Kind::Group);
+    let mut script = Script::new(vec![unit("web", |unit| unit.restart.limit = 1), group, plain("z")]);
+    script.spawned("web").command(Verb::Wait(Goal::Failed), &["z"]);
+    script.did(&[
+        "spawn web",
+        "spawn z",
+        "answer 1: z Failed: never failed: it is restarted whenever it fails, without a limit",
+    ]);
+    script.tickets = 0;
+    script.command(Verb::Wait(Goal::Failed), &["group"]);
+    script.did(&["answer 1: group Failed: never failed: a group has no process; wait for stopped instead"]);
+    script.command(Verb::Stop, &["web"]).did(&["SIGTERM web"]);
+    script.command(Verb::Wait(Goal::Up), &["web"]).command(Verb::Wait(Goal::Failed), &["web"]);
+    script.did(&["answer 3: web Failed: was sent SIGTERM", "answer 4: web Failed: was sent SIGTERM"]);
+    script.command(Verb::Wait(Goal::Stopped), &["web"]).did(&[]);
+    script.until(30_000).did(&["kill web"]).until(40_000).did(&["survey web"]).left("web", &[7]);
+    let stuck = "web Failed: 1 process of web live on, 10s after SIGKILL: pid 7";
+    script.did(&[&format!("answer 2: {stuck}"), &format!("answer 5: {stuck}")]);
+}
+
+#[test]
+fn a_restart_names_only_those_that_it_stops() {
+    let mut script = Script::new(vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])]);
+    script.spawned("db").spawned("web");
+    let also = |script: &mut Script| {
+        let (verb, instances, timeout) = (Verb::Restart, vec![name("db")], None);
+        let (mut effects, ticket, wait) = (Vec::new(), Ticket(99), false);
+        let input = Input::Command { verb, instances, timeout, wait, ticket };
+        script.engine.handle(script.time(), input, &mut effects);
+        let also = effects.iter().find_map(|effect| match effect {
+            Effect::Answer { answer: Answer::Done(done), .. } => Some(done[0].also.clone()),
+            _ => None,
+        });
+        also.unwrap()
+    };
+    script.dies("db", 1);
+    assert_eq!((script.state("db"), also(&mut script)), ("backoff", vec![]));
+    script.spawned("db");
+    assert_eq!((script.state("web"), script.state("db")), ("running", "running"));
+    assert_eq!(also(&mut script), [name("web")]);
+}
+
+#[test]
 fn dependents_wait_until_what_they_require_is_ready_and_say_for_what() {
     let mut script = Script::new(vec![
         unit("db", |unit| unit.readiness = probe(1000, 3)),
@@ -578,6 +637,22 @@ fn a_liveness_probe_kills_at_its_third_failure_and_says_so() {
         ]
     );
     assert_eq!(script.view("web").restarts, 1);
+}
+
+#[test]
+fn a_kill_by_a_probe_does_not_promise_a_restart_that_the_limit_forbids() {
+    let mut script = Script::new(vec![unit("web", |unit| {
+        unit.liveness = probe(1000, 1);
+        unit.restart.limit = 1;
+    })]);
+    for at in [0, 100] {
+        script.until(at).spawned("web");
+        script.probed("web", ProbeKind::Liveness, Outcome::Failure("403".to_owned())).dies("web", 0);
+    }
+    assert_eq!(script.state("web"), "failed");
+    let events = script.events("web");
+    assert!(events.contains(&"Killing Process web failed liveness probe, will be restarted x1".to_owned()));
+    assert!(events.contains(&"Killing Process web failed liveness probe x1".to_owned()), "{events:?}");
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct View {
     pub command: Vec<String>,
     /// The last lines that it wrote; empty in lists.
     pub output: Vec<String>,
+    /// What a stop of it would stop first: those that require it and run; empty in lists.
+    pub stops: Vec<Name>,
 }
 
 /// `state`.

@@ -81,16 +81,16 @@ pub(super) fn attempt(kind: ProbeKind, outcome: &Outcome) -> Option<(&'static st
     }
 }
 
-/// The event of a kill by a probe.
-pub(super) fn killed_by_probe(name: &Name, unit: &Unit, kind: ProbeKind) -> String {
+/// The event of a kill by a probe; `spent`: `restart.limit` allows no more restarts.
+pub(super) fn killed_by_probe(name: &Name, unit: &Unit, kind: ProbeKind, spent: bool) -> String {
     let probe = match kind {
         ProbeKind::Liveness => "liveness",
         ProbeKind::Readiness => "readiness",
         ProbeKind::Startup => "startup",
     };
     let then = match unit.restart.policy {
-        Policy::Always | Policy::OnFailure => ", will be restarted",
-        Policy::Never => "",
+        Policy::Always | Policy::OnFailure if !spent => ", will be restarted",
+        Policy::Always | Policy::OnFailure | Policy::Never => "",
     };
     format!("Process {name} failed {probe} probe{then}")
 }

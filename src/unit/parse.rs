@@ -46,9 +46,32 @@ pub(super) fn unit(cx: &mut Context<'_>, table: &Table, top: &At, main: bool) ->
     restart(cx, &fields.table("restart"), &mut unit, main);
     stop(cx, &fields.table("stop"), &mut unit.stop);
     probe::all(cx, &fields, &mut unit);
+    without_effect(cx, &fields, &unit);
     logs(cx, &fields.table("logs"), &mut unit.logs);
     limits(cx, &fields.table("limits"), &mut unit.limits);
     unit
+}
+
+/// Says which keys say nothing beside others, and refuses an end that can never come.
+fn without_effect(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &Unit) {
+    if let Some(field) = fields.get("up_after").filter(|field| !field.default && !unit.up_after.is_zero()) {
+        let why = match unit.kind {
+            Kind::Oneshot => Some("a oneshot is up once it has completed"),
+            Kind::Group => Some("a group is up once all that it requires is"),
+            Kind::Simple if unit.readiness.is_some() => Some("the readiness probe says when it is up"),
+            Kind::Simple if unit.startup.is_some() => Some("the startup probe says when it is up"),
+            Kind::Simple => None,
+        };
+        if let Some(why) = why {
+            let help = Some("take it out".to_owned());
+            cx.warning(&field.node.at, format!("`up_after` changes nothing: {why}"), help);
+        }
+    }
+    let on_end = fields.get("on_end").filter(|field| !field.default);
+    if let Some(field) = on_end.filter(|_| unit.kind == Kind::Group && unit.on_end == OnEnd::Shutdown) {
+        let message = "`on_end = \"shutdown\"` could never act: a group has no process that ends".to_owned();
+        field.error(cx, message, "write it in the unit whose end is meant".to_owned());
+    }
 }
 
 /// Reads a key over its default.

@@ -132,7 +132,7 @@ inherit_environment = ["PATH"]
 requires = ["db"]
 wants = ["cache"]
 after = ["net"]
-up_after = 1.5
+up_after = 0.0
 start_timeout = 0
 on_end = "none"
 ports = { http = 8080 }
@@ -191,7 +191,7 @@ fn a_unit_with_every_key_means_what_it_says() {
         EnvironmentFile { path: "/etc/optional.env".into(), optional: true }
     );
     assert_eq!(unit.inherit_environment, Inherit::Names(vec!["PATH".to_owned()]));
-    assert_eq!((unit.up_after, unit.start_timeout), (Duration::from_millis(1500), None));
+    assert_eq!((unit.up_after, unit.start_timeout), (Duration::ZERO, None));
     assert_eq!((unit.restart.policy, unit.restart.limit, unit.restart.factor), (Policy::OnFailure, 4, 3.0));
     assert_eq!(unit.restart.max_delay, Duration::from_secs(90));
     assert_eq!(unit.restart.success[2], ExitMatch::Signal(Signal::TERM));
@@ -434,6 +434,26 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn an_up_after_that_changes_nothing_is_said() {
+    let probe = |kind: &str, text: &str| with(&format!("[{kind}]\n{text}"));
+    for (text, why) in [
+        (probe("readiness", "tcp = { port = 80 }"), "the readiness probe says"),
+        (probe("startup", "tcp = { port = 80 }"), "the startup probe says"),
+        (with("type = \"oneshot\""), "a oneshot is up once"),
+        ("type = \"group\"".to_owned(), "a group is up once"),
+    ] {
+        let (loaded, problems) = loading(&format!("up_after = 2\n{text}\n"));
+        assert!(loaded.is_some() && problems.len() == 1, "{text}: {problems:?}");
+        assert_eq!(problems[0].severity, Severity::Warning);
+        assert!(problems[0].message.contains(why), "{}", problems[0].message);
+    }
+    let (loaded, problems) =
+        loading(&format!("up_after = 1.5\n{}\n", probe("liveness", "tcp = { port = 80 }")));
+    assert_eq!(loaded.unwrap().unit.up_after, Duration::from_millis(1500));
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
 fn values_out_of_their_range_are_refused() {
     for (text, message) in [
         ("umask = \"1000\"", "octal number from 0 to 777"),
@@ -510,6 +530,7 @@ fn probes_are_judged_by_a_kubelet_s_rules() {
         refused(&probe("liveness", &text), message);
     }
     refused(&probe("readiness", &tcp("stop_timeout = 1")), "must not be set");
+    refused("type = \"group\"\non_end = \"shutdown\"", "could never act: a group has no process");
     refused("type = \"group\"\n[readiness]\ntcp.port = 80", "a group cannot have probes");
     refused(&with("type = \"oneshot\"\n[liveness]\ntcp.port = 80"), "a oneshot cannot have probes");
     let (loaded, problems) = loading(&probe("liveness", &tcp("success_threshold = 2")));

@@ -118,6 +118,8 @@ fn a_restart_names_what_it_restarts_too_and_globs_name_many() {
     uphold.until("web-a", "running").until("web-b", "running");
     let (code, out, err) = uphold.ctl(&["restart", "db"]);
     assert_eq!(code, 0, "{out}{err}");
+    let before = out.find("db: first stops web-a, which requires it\n");
+    assert!(before.is_some() && before < out.find("; also restarted: web-a"), "{out}");
     assert!(out.contains("also restarted: web-a") && !out.contains("web-b"), "{out}");
     uphold.until("web-a", "running");
     let (code, out, _) = uphold.ctl(&["stop", "web-*"]);
