@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`cli`]: arguments to a mode. [`daemon`]: the loop that carries inputs in and effects out.
-//! - [`unit`]: text to a checked unit. [`plan`]: units in an order, and what differs between two.
+//! - [`mod@unit`]: text to a checked unit. [`plan`]: units in an order, and what differs between two.
 //! - [`engine`]: the only decisions.
 //! - [`host`], [`probe`], [`logs`], [`control`]: adapters; they do as they are told and report.
 //! - [`api`]: bodies of the control API. [`ctl`]: the client.

@@ -2,7 +2,7 @@
 //!
 //! An attempt is a future that may be dropped at any point: its sockets close with it, and nothing that
 //! it waits for runs on in a thread of its own. What a peer sends is held to a bound, and is escaped before
-//! it stands in a text ([`text`]).
+//! it stands in a text (`text`).
 
 mod dial;
 mod exchange;
