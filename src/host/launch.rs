@@ -91,10 +91,13 @@ impl Cloning {
 
 /// A start that takes longer than this may take for ever: what waits behind it gets a thread of its own.
 const STALLED: Duration = Duration::from_secs(1);
+/// Threads that share a burst of starts: each sleeps in vfork until its child's exec, and another has what to
+/// do meanwhile.
+const AT_ONCE: usize = 2;
 /// Threads at most.
 const MOST: usize = 64;
 
-/// A handle to the spawning threads of one kind. There is one, until a start stalls it: a dead mount of one
+/// A handle to the spawning threads of one kind. There are few, until a start stalls one: a dead mount of one
 /// unit must not hold up the others.
 #[derive(Debug)]
 pub(super) struct Launcher {
@@ -186,16 +189,17 @@ impl Launcher {
     /// Hands over a job; a [`Launched`] follows in every case, but for those before it that nobody waits
     /// for any more: so many were dropped.
     pub(super) fn send(&mut self, job: Job) -> usize {
-        let (alone, waits, dropped) = {
+        let (few, waits, dropped) = {
             let mut state = self.queue.lock();
             let before = state.jobs.len();
             state.jobs.retain(|job| !job.given_up());
             let dropped = before - state.jobs.len();
             state.jobs.push_back(job);
-            (state.workers == 0, state.jobs.len() > state.idle, dropped)
+            let waits = state.jobs.len() > state.idle;
+            (waits && state.workers < AT_ONCE, waits, dropped)
         };
         self.queue.more.notify_one();
-        if alone {
+        if few {
             self.begin();
         } else if waits && self.look.is_none() {
             self.look_later();
