@@ -163,10 +163,8 @@ impl Engine {
         let Some(instance) = self.instances.get(&name) else { return };
         let ends = signal == Signal::TERM || signal == Signal::INT;
         if let Some((life, _)) = instance.main() {
-            send(effects, &name, life.run, signal);
-            if signal == Signal::TERM && self.command_until.is_none() {
-                self.command_until = self.settings.command_timeout.map(|limit| now.mono + limit);
-            }
+            let run = life.run;
+            self.pass_on(now, effects, &name, run, signal);
         } else if instance.life().is_some_and(|life| life.born.is_none()) {
             if self.forwards.len() < FORWARDS {
                 self.forwards.push(signal);
@@ -179,7 +177,7 @@ impl Engine {
     }
 
     /// COMMAND runs: it gets what came for it while it was being spawned.
-    pub(super) fn forward_waiting(&mut self, effects: &mut Vec<Effect>, name: &Name) {
+    pub(super) fn forward_waiting(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
         if self.settings.command.as_ref() != Some(name) {
             return;
         }
@@ -187,7 +185,15 @@ impl Engine {
             return;
         };
         for signal in std::mem::take(&mut self.forwards) {
-            send(effects, name, run, signal);
+            self.pass_on(now, effects, name, run, signal);
+        }
+    }
+
+    /// A signal goes to COMMAND, whose time runs from its first SIGTERM.
+    fn pass_on(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name, run: Run, signal: Signal) {
+        effects.push(Effect::Signal { instance: name.clone(), run, signal, to: Scope::Main, cont: false });
+        if signal == Signal::TERM && self.command_until.is_none() {
+            self.command_until = self.settings.command_timeout.map(|limit| now.mono + limit);
         }
     }
 
@@ -199,10 +205,6 @@ impl Engine {
             self.step(now, effects, &name, |instance, step| instance.force(step));
         }
     }
-}
-
-fn send(effects: &mut Vec<Effect>, name: &Name, run: Run, signal: Signal) {
-    effects.push(Effect::Signal { instance: name.clone(), run, signal, to: Scope::Main, cont: false });
 }
 
 impl Settings {

@@ -128,7 +128,7 @@ impl Engine {
             Input::Tick => self.tick(now, effects),
             Input::Spawned { instance, run, pid } => {
                 self.step(now, effects, &instance, |instance, step| instance.spawned(step, run, pid));
-                self.forward_waiting(effects, &instance);
+                self.forward_waiting(now, effects, &instance);
             }
             Input::SpawnFailed { instance, run, failure } => {
                 self.step(now, effects, &instance, |instance, step| {

@@ -598,6 +598,11 @@ fn a_command_gets_every_signal_and_its_status_is_the_answer() {
     let mut script = Script::with(limited, vec![command()]);
     script.spawned("cmd").input(Input::Forward(Signal::TERM)).until(700);
     script.did(&["spawn cmd", "SIGTERM cmd plain", "kill cmd"]);
+    // The same where SIGTERM comes before the host has said that COMMAND runs.
+    let limited = Settings { command_timeout: Some(ms(700)), ..settings.clone() };
+    let mut script = Script::with(limited, vec![command()]);
+    script.input(Input::Forward(Signal::TERM)).spawned("cmd").until(700);
+    script.did(&["spawn cmd", "SIGTERM cmd plain", "kill cmd"]);
     let mut script = Script::with(
         settings,
         vec![unit("job", |unit| unit.kind = Kind::Oneshot), {
