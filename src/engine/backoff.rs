@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::random::Random;
 use crate::unit::Restart;
 
 /// Two of the three counts of DESIGN ("Restarting"); the third, `restarts`, only grows and is for show.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Backoff {
     /// How often the delay has grown since it last started afresh.
     step: u32,

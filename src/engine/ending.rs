@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::input::{Effect, Run};
 use super::instance::{Idle, Next};
 use super::time::{Mono, Time};
@@ -16,7 +18,7 @@ const SWEEP_KILL: Duration = Duration::from_secs(10);
 const FORWARDS: usize = 16;
 
 /// A shutdown.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ending {
     /// What uphold ends with, where no `--main` or COMMAND has the say.
     status: i32,
@@ -27,7 +29,7 @@ pub(super) struct Ending {
     stage: Stage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// Instances stop, in order.
     Instances,
@@ -123,13 +125,24 @@ impl Engine {
     }
 
     fn exit(&mut self, effects: &mut Vec<Effect>) {
-        let Some(ending) = &self.ending else { return };
-        let asked = ending.status;
-        let status =
-            self.settings.deciding().and_then(|name| self.instances.get(name)?.status()).unwrap_or(asked);
         self.enter(Stage::Over);
         self.answer_all(effects);
-        effects.push(Effect::Exit(status));
+        effects.push(Effect::Exit(self.final_status()));
+    }
+
+    fn final_status(&self) -> i32 {
+        let asked = self.ending.as_ref().map_or(0, |ending| ending.status);
+        self.settings.deciding().and_then(|name| self.instances.get(name)?.status()).unwrap_or(asked)
+    }
+
+    /// What the stage that it stands in asks for, said once more.
+    pub(super) fn resume_ending(&self, effects: &mut Vec<Effect>) {
+        match self.ending.as_ref().map(|ending| ending.stage) {
+            Some(Stage::Swept { .. }) => effects.push(Effect::Sweep(Signal::TERM)),
+            Some(Stage::SweptHard { .. }) => effects.push(Effect::Sweep(Signal::KILL)),
+            Some(Stage::Over) => effects.push(Effect::Exit(self.final_status())),
+            Some(Stage::Instances) | None => {}
+        }
     }
 
     pub(super) fn ending_deadline(&self) -> Option<Mono> {

@@ -1,5 +1,6 @@
 //! Events: dated facts, aggregated as client-go's event correlator does (PROBES section 12).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -20,8 +21,10 @@ const COMBINED: &str = "(combined from similar events): ";
 /// The record of all units.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Events {
-    seq: u64,
+    pub(super) seq: u64,
     units: BTreeMap<Name, Records>,
+    /// Recorded since they were last taken, by unit and `seq`.
+    fresh: Vec<(Name, u64)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -35,7 +38,7 @@ struct Records {
 #[derive(Debug, Clone)]
 struct Family {
     kind: EventKind,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     /// Hashes of the texts that stand for themselves.
     texts: Vec<u64>,
     last: Mono,
@@ -81,7 +84,27 @@ impl Events {
             records.events.remove(0);
         }
         records.events.push(event.clone());
+        self.fresh.push((unit.clone(), self.seq));
         event
+    }
+
+    /// Those that were recorded since this was last asked, as they stand now.
+    pub(super) fn take_fresh(&mut self) -> Vec<Event> {
+        let fresh = std::mem::take(&mut self.fresh);
+        let find = |(unit, seq): &(Name, u64)| {
+            let records = self.units.get(unit)?;
+            records.events.iter().rev().find(|event| event.seq == *seq).cloned()
+        };
+        fresh.iter().filter_map(find).collect()
+    }
+
+    /// The record that these made, oldest first; a later one replaces what it counted on.
+    pub(super) fn restored(now: Time, seq: u64, events: Vec<Event>) -> Events {
+        let mut all = Events { seq, ..Events::default() };
+        for event in events {
+            all.units.entry(event.unit.clone()).or_default().take_back(now, event);
+        }
+        all
     }
 
     /// Those of one unit or of all above `since`, by `seq`.
@@ -100,13 +123,33 @@ impl Events {
 }
 
 impl Records {
+    /// As it was recorded.
+    fn take_back(&mut self, now: Time, event: Event) {
+        let combined = event.message.starts_with(COMBINED);
+        self.events.retain(|old| {
+            let same = if combined { old.message.starts_with(COMBINED) } else { old.message == event.message };
+            !(same && old.kind == event.kind && old.reason == event.reason)
+        });
+        if self.events.len() >= PER_UNIT {
+            self.events.remove(0);
+        }
+        let (kind, reason, text) = (event.kind, Cow::from(event.reason.clone()), hash(&event.message));
+        self.events.push(event);
+        if combined {
+            return;
+        }
+        match self.families.iter_mut().find(|family| family.kind == kind && family.reason == reason) {
+            None => self.families.push(Family { kind, reason, texts: vec![text], last: now.mono }),
+            Some(family) if family.texts.contains(&text) || family.texts.len() >= PER_REASON => {}
+            Some(family) => family.texts.push(text),
+        }
+    }
+
     fn is_combined(&mut self, now: Time, kind: EventKind, reason: &'static str, message: &str) -> bool {
-        let mut hasher = DefaultHasher::new();
-        message.hash(&mut hasher);
-        let text = hasher.finish();
+        let text = hash(message);
         let found = self.families.iter_mut().find(|family| family.kind == kind && family.reason == reason);
         let Some(family) = found else {
-            self.families.push(Family { kind, reason, texts: vec![text], last: now.mono });
+            self.families.push(Family { kind, reason: reason.into(), texts: vec![text], last: now.mono });
             return false;
         };
         if now.mono - family.last > SILENCE {
@@ -122,6 +165,12 @@ impl Records {
         }
         true
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

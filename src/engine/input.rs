@@ -157,7 +157,7 @@ pub enum Goal {
 }
 
 /// Why a main process could not be started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnFailure {
     /// What was being set up, in words that follow "cannot start web: ", as `setting the user`.
     pub stage: String,
@@ -170,7 +170,7 @@ pub struct SpawnFailure {
 }
 
 /// How a main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// exit(3) with this code, 0 to 255.
     Code(i32),

@@ -1,8 +1,11 @@
 //! One instance: the states it can be in, each with what exists in it, and the facts that others go by.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::input::{Effect, Exit, Run, SpawnFailure};
@@ -17,7 +20,7 @@ use crate::unit::{Kind, Name, ProbeKind, Unit};
 const EXITS: usize = 10;
 
 /// One running copy of a unit, or the place for one.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Instance {
     pub(super) name: Name,
     /// What is in effect: the process's own keys as it was started, all others as they were last loaded.
@@ -44,13 +47,15 @@ pub(super) struct Instance {
     /// It has just become `failed` or `completed`: `on_end` is looked at once.
     pub(super) final_end: bool,
     /// What it showed to others when they last looked.
+    #[serde(skip)]
     pub(super) shown: Face,
     /// The deadline that stands in the engine's index.
+    #[serde(skip)]
     pub(super) indexed: Option<Mono>,
 }
 
 /// Where an instance stands.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum State {
     /// Not running, and not to be started.
     Inactive(Idle),
@@ -67,13 +72,13 @@ pub(super) enum State {
     /// Restarted by itself at that time.
     Backoff(Pause),
     /// Not restarted: why, in a word of the API's `reason`.
-    Failed(&'static str),
+    Failed(Cow<'static, str>),
     /// Ended with success, and not restarted.
     Completed,
 }
 
 /// Why an instance is inactive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Idle {
     NotAutostarted,
     StoppedByOperator,
@@ -86,7 +91,7 @@ pub(super) enum Idle {
 }
 
 /// What an instance waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Waiting {
     /// The first dependency in its way, once it was looked at.
     pub(super) on: Option<Name>,
@@ -97,7 +102,7 @@ pub(super) struct Waiting {
 }
 
 /// A restart that is due.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Pause {
     pub(super) until: Mono,
     /// It counts as a restart: not after a start that failed for want of something passing.
@@ -105,7 +110,7 @@ pub(super) struct Pause {
 }
 
 /// One run of the main process, from the order to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Life {
     pub(super) run: Run,
     /// When it was ordered: `start_timeout` counts from here.
@@ -121,7 +126,7 @@ pub(super) struct Life {
 }
 
 /// A process that runs.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Born {
     pub(super) pid: u32,
     pub(super) at: Time,
@@ -129,7 +134,7 @@ pub(super) struct Born {
 }
 
 /// The way to the end of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Stopping {
     pub(super) life: Life,
     pub(super) why: Why,
@@ -140,7 +145,7 @@ pub(super) struct Stopping {
 }
 
 /// What a run is ended by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Why {
     /// A request, a dependency or the shutdown.
     Asked,
@@ -151,7 +156,7 @@ pub(super) enum Why {
 }
 
 /// What becomes of the instance when nothing of the run is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Next {
     Inactive(Idle),
     /// It starts again as soon as its dependencies let it.
@@ -161,7 +166,7 @@ pub(super) enum Next {
 }
 
 /// How far a stop is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// What requires it goes first.
     Holding,
@@ -182,7 +187,7 @@ pub(super) enum Phase {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Ended {
     pub(super) run: Run,
     pub(super) how: How,
@@ -197,7 +202,7 @@ pub(super) struct Ended {
 }
 
 /// An exit, or a start that failed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum How {
     Exit(Exit),
     NotStarted(SpawnFailure),

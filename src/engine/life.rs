@@ -238,7 +238,10 @@ impl Instance {
             How::Exit(exit) => !by_probe && self.matches(&rules.except, *exit),
             How::NotStarted(_) => false,
         };
+        // It may have done its work: nobody but an operator knows whether it may do it twice.
+        let unseen = self.unit.kind == Kind::Oneshot && ended.reason == ExitReason::Unknown;
         let applies = match rules.policy {
+            Policy::Always | Policy::OnFailure if unseen => false,
             Policy::Always => true,
             Policy::OnFailure => !success,
             Policy::Never => false,
@@ -263,7 +266,7 @@ impl Instance {
             let message =
                 format!("Process {} is not restarted: {}", self.name, words::final_end(self, reason));
             step.warning(&self.name, "Failed", &message);
-            self.enter(step.now, State::Failed(reason));
+            self.enter(step.now, State::Failed(reason.into()));
         }
     }
 

@@ -17,6 +17,7 @@ mod probes;
 mod random;
 mod reload;
 mod requests;
+mod saved;
 mod show;
 mod stop;
 mod time;
@@ -37,6 +38,7 @@ use random::Random;
 use requests::Request;
 
 pub use input::*;
+pub use saved::{Saved, SoFar, Taken};
 pub use time::{Mono, Time, Wall};
 pub use view::{Changes, Done, DoneResult, Event, EventKind, ExitReason, LastExit, StateName, View, Wanted};
 
@@ -99,6 +101,12 @@ pub struct Engine {
     deadlines: BTreeSet<(Mono, Name)>,
     /// Stops that wait for others to stop first.
     holding: BTreeSet<Name>,
+    /// Was looked at, and [`Engine::changes`] was not asked since.
+    unsaved: BTreeSet<Name>,
+    /// Likewise, and is gone.
+    gone: Vec<Name>,
+    /// The rest of the state, as it was last asked for.
+    saved: saved::Core,
 }
 
 impl Engine {
@@ -119,6 +127,9 @@ impl Engine {
             touched: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             holding: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            gone: Vec::new(),
+            saved: saved::Core::default(),
         }
     }
 

@@ -85,6 +85,7 @@ impl Engine {
         // The steps above marked it, and it has just been looked at.
         self.dirty.remove(&(self.rank(name), name.clone()));
         let Some(instance) = self.instances.get_mut(name) else { return };
+        self.unsaved.insert(name.clone());
         let (before, face) = (instance.shown, instance.face());
         instance.shown = face;
         let ended = std::mem::take(&mut instance.final_end);
@@ -129,6 +130,8 @@ impl Engine {
         self.instances.remove(name);
         self.holding.remove(name);
         self.deadlines.retain(|(_, other)| other != name);
+        self.unsaved.remove(name);
+        self.gone.push(name.clone());
         self.events.forget(name);
         effects.push(Effect::Forget { instance: name.clone() });
     }

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::input::Outcome;
 use super::time::{Mono, Time, Wall};
 use crate::unit::{Probe, ProbeKind, Unit};
 
 /// What a probe says of its process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Published {
     Success,
     Failure,
@@ -34,7 +36,7 @@ impl Published {
 }
 
 /// One worker: a probe of one kind on one run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Worker {
     pub(super) probe: Arc<Probe>,
     kind: ProbeKind,
@@ -67,6 +69,14 @@ impl Worker {
             consecutive: 0,
             message: String::new(),
             last_run: None,
+        }
+    }
+
+    /// uphold was started again: an attempt that was in flight came to nothing.
+    fn resume(&mut self, now: Mono, late: f64) {
+        self.in_flight = false;
+        if self.next <= now {
+            self.next = now + self.probe.period.mul_f64(late);
         }
     }
 
@@ -122,7 +132,7 @@ pub(super) enum Verdict {
 }
 
 /// The workers of one run. Exists once its process does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Workers {
     started: Mono,
     /// Startup has succeeded, or there is none: the gate for the others.
@@ -141,6 +151,15 @@ impl Workers {
             startup: worker(ProbeKind::Startup),
             liveness: worker(ProbeKind::Liveness),
             readiness: worker(ProbeKind::Readiness),
+        }
+    }
+
+    /// uphold was started again. What is overdue is tried after this share of its period.
+    pub(super) fn resume(&mut self, now: Mono, late: f64) {
+        for kind in KINDS {
+            if let Some(worker) = self.slot(kind) {
+                worker.resume(now, late);
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! The generator for jitter: part of the state, so that a run of the engine repeats exactly.
 
+use serde::{Deserialize, Serialize};
+
 /// SplitMix64 (Steele, Lea and Flood, 2014): good enough to spread restarts, and eight bytes of state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Random(u64);
 
 impl Random {
@@ -15,6 +17,11 @@ impl Random {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// From 0.0 to 1.0.
+    pub(super) fn share(&mut self) -> f64 {
+        (self.spread() + 1.0) / 2.0
     }
 
     /// From -1.0 to 1.0.

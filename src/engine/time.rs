@@ -81,7 +81,7 @@ impl TryFrom<String> for Wall {
 }
 
 /// One moment on both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
     /// For deadlines and lengths.
     pub mono: Mono,

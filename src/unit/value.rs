@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::name::Name;
 use super::signal::Signal;
 
 /// One unit: a command to run, and how to keep it. Keys and defaults are those of the unit file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
     /// The file's name without `.toml`.
     pub name: Name,
@@ -115,7 +117,7 @@ impl Unit {
 }
 
 /// `type`: what a unit's process means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A service in the foreground.
     Simple,
@@ -126,7 +128,7 @@ pub enum Kind {
 }
 
 /// `inherit_environment`: what passes from uphold's own environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Inherit {
     /// `true`
     All,
@@ -137,7 +139,7 @@ pub enum Inherit {
 }
 
 /// One of `directories`: made before a start, owned by the unit's user and group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
     /// Absolute.
     pub path: PathBuf,
@@ -146,7 +148,7 @@ pub struct Directory {
 }
 
 /// One of `environment_files`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentFile {
     /// Absolute.
     pub path: PathBuf,
@@ -155,7 +157,7 @@ pub struct EnvironmentFile {
 }
 
 /// `on_end`: what follows when the unit ends for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnEnd {
     /// Nothing.
     None,
@@ -164,7 +166,7 @@ pub enum OnEnd {
 }
 
 /// `[restart]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Restart {
     /// `policy`.
     pub policy: Policy,
@@ -204,7 +206,7 @@ impl Default for Restart {
 
 /// `restart.policy`. The default is `always` for a service, `never` for a oneshot and for a unit whose end
 /// is the end of uphold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
     /// After every exit.
     Always,
@@ -215,7 +217,7 @@ pub enum Policy {
 }
 
 /// One entry of `success_exit_codes` or `except_codes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitMatch {
     /// An exit code, 0 to 255.
     Code(u8),
@@ -224,7 +226,7 @@ pub enum ExitMatch {
 }
 
 /// `[stop]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     /// `signal`: sent first, and followed by SIGCONT.
     pub signal: Signal,
@@ -243,7 +245,7 @@ impl Default for Stop {
 }
 
 /// `stop.scope`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scope {
     /// The main process.
     Main,
@@ -252,7 +254,7 @@ pub enum Scope {
 }
 
 /// Which of a unit's three probes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProbeKind {
     /// Fails: the instance is killed and restarted.
     Liveness,
@@ -263,7 +265,7 @@ pub enum ProbeKind {
 }
 
 /// One probe, with a kubelet's meaning of each number.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// What is tried.
     pub check: Check,
@@ -297,7 +299,7 @@ impl Probe {
 }
 
 /// What a probe tries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Check {
     /// `exec`
     Exec {
@@ -311,7 +313,7 @@ pub enum Check {
 }
 
 /// Where a tcp or http probe connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Endpoint {
     /// TCP.
     Port {
@@ -327,7 +329,7 @@ pub enum Endpoint {
 }
 
 /// An http or https probe.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Http {
     /// Where to connect.
     pub endpoint: Endpoint,
@@ -340,7 +342,7 @@ pub struct Http {
 }
 
 /// `[logs]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logs {
     /// `stdout`; `None`: the default, `file`, or `inherit` where there is nowhere to write files.
     pub stdout: Option<Output>,
@@ -373,7 +375,7 @@ impl Default for Logs {
 }
 
 /// Where a stream goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// `file`: UNIT/stdout.log or UNIT/stderr.log in the log directory.
     File,
@@ -386,7 +388,7 @@ pub enum Output {
 }
 
 /// A resource of setrlimit(2), by its lower-case name without `RLIMIT_`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of setrlimit(2)")]
 pub enum Resource {
     As,
@@ -452,7 +454,7 @@ impl Resource {
 }
 
 /// A soft and a hard limit; `None`: unlimited. Soft is never above hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// What the process gets.
     pub soft: Option<u64>,
