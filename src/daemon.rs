@@ -6,6 +6,8 @@
 mod answers;
 mod disk;
 mod files;
+mod inheritance;
+mod journal;
 mod manager;
 mod places;
 mod signals;
@@ -31,6 +33,7 @@ use crate::unit::{Check, Name, ProbeKind, Signal};
 use answers::{Inward, Waiter};
 use disk::Disk;
 use files::{Files, Loading};
+use journal::Journal;
 use manager::Manager;
 
 pub use start::{Init, Options, check, run};
@@ -41,6 +44,7 @@ const AFTER_A_PANIC: Duration = Duration::from_millis(200);
 /// Everything that the loop holds.
 struct Daemon {
     engine: Engine,
+    journal: Journal,
     host: Host,
     logs: Arc<Logs>,
     prober: Arc<Prober>,
@@ -147,9 +151,39 @@ impl Daemon {
     fn handle(&mut self, input: Input) {
         let mut effects = Vec::new();
         self.engine.handle(host::now(), input, &mut effects);
+        self.conclude(effects);
+    }
+
+    /// Puts the engine's state on record, then does what it asks for. What cannot be recorded is not begun;
+    /// but what runs is stopped and answered for all the same.
+    fn conclude(&mut self, effects: Vec<Effect>) {
+        let recorded = self.journal.record(&mut self.engine);
         for effect in effects {
-            self.carry_out(effect);
+            match (effect, &recorded) {
+                (Effect::Spawn { instance, run, unit }, Err(error)) => {
+                    self.host.refuse(Order { instance, run, unit, foreground: false }, error);
+                }
+                (effect, Ok(()) | Err(_)) => self.carry_out(effect),
+            }
         }
+    }
+
+    /// Takes over what an uphold before has left, once the engine has its state.
+    fn take_over(&mut self) {
+        let taken = self.engine.taken();
+        let runs = taken.iter().map(|taken| taken.run).collect();
+        for taken in taken {
+            let foreground = self.command.as_ref() == Some(&taken.instance);
+            self.host.adopt(taken, foreground);
+        }
+        self.host.adopted(&runs);
+    }
+
+    /// After the files were read: what was recorded and may not have been done is done.
+    fn resume(&mut self) {
+        let mut effects = Vec::new();
+        self.engine.resume(host::now(), &mut effects);
+        self.conclude(effects);
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -219,25 +253,20 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
-                let unit = self.engine.unit(&instance).cloned();
-                for captured in output {
-                    self.logs.open(logs::Source {
-                        instance: instance.clone(),
-                        run,
-                        stderr: captured.stream == host::Stream::Stderr,
-                        pipe: captured.pipe,
-                        path: captured.path,
-                        logs: unit.as_ref().map(|unit| unit.logs.clone()).unwrap_or_default(),
-                    });
-                }
+                self.read_output(&instance, run, output);
                 self.handle(Input::Spawned { instance, run, pid });
             }
+            News::Resumed { instance, run, output } => self.read_output(&instance, run, output),
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
+                self.host.release(run);
             }
             News::Exited { instance, run, exit } => self.handle(Input::Exited { instance, run, exit }),
             News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
-            News::Emptied { instance, run } => self.handle(Input::Emptied { instance, run }),
+            News::Emptied { instance, run } => {
+                self.handle(Input::Emptied { instance, run });
+                self.host.release(run);
+            }
             News::Probed { instance, run, kind, end, output } => {
                 let probe = self.engine.unit(&instance).and_then(|unit| unit.probe(kind).cloned());
                 let Some(probe) = probe else { return };
@@ -250,6 +279,20 @@ impl Daemon {
                 self.handle(Input::Notice { instance, reason, warning: true, message });
             }
             News::Notice { instance: None, reason, message } => tracing::warn!(reason, "{message}"),
+        }
+    }
+
+    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>) {
+        let unit = self.engine.unit(instance);
+        for captured in output {
+            self.logs.open(logs::Source {
+                instance: instance.clone(),
+                run,
+                stderr: captured.stream == host::Stream::Stderr,
+                pipe: captured.pipe,
+                path: captured.path,
+                logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
+            });
         }
     }
 

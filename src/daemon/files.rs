@@ -79,6 +79,22 @@ impl Files {
         self.order(set, problems, sources, None, false)
     }
 
+    /// The units that an uphold before ran, for a start that must not abandon them whatever the files say.
+    pub fn remember<'a>(&self, units: impl Iterator<Item = &'a Arc<Unit>>) -> Result<Loading, Vec<Problem>> {
+        let sources = Sources {
+            dirs: self.dirs.clone(),
+            config: Config::default(),
+            main: self.main.clone(),
+            trust: self.trust.clone(),
+            environment: self.environment.clone(),
+        };
+        let mut set = Set::default();
+        for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name)) {
+            set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone())));
+        }
+        self.order(set, Vec::new(), sources, None, true)
+    }
+
     fn order(
         &self,
         mut set: Set,

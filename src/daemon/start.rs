@@ -16,6 +16,8 @@ use tokio::sync::{broadcast, mpsc};
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
 use super::voice::Voice;
+use super::inheritance::Inheritance;
+use super::journal::{self, Journal};
 use super::{Daemon, Disk, Ears, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
@@ -132,15 +134,14 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         environment: environment(),
         command: options.init.as_ref().map(command_unit).transpose()?.flatten(),
     };
-    let config = files.read_config().map_err(|problems| refuse_units(&problems))?;
-    // PID 1 of a machine must not end because of a file.
-    let loading = files.load(options.lenient || boot).map_err(|problems| refuse_units(&problems))?;
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let lock = match &places.runtime {
         Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| refuse(format!("uphold: {error}")))?),
         None => None,
     };
+    let before = Inheritance::find(&places);
+    let Read { config, loading, complaints } = read_files(&files, options.lenient || boot, &before)?;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
     for lack in &places.lacks {
@@ -148,6 +149,9 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     }
     for problem in &loading.warnings {
         tracing::warn!("{problem}");
+    }
+    for complaint in complaints.iter().chain(&before.complaint) {
+        tracing::warn!("{complaint}");
     }
     if loading.set.units.is_empty() {
         tracing::warn!("{}", no_units(&files));
@@ -159,11 +163,32 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
-    let end = runtime.block_on(live(options, files, loading, config, places, signals));
+    let end = runtime.block_on(live(options, files, loading, config, places, before, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(lock);
     end
+}
+
+/// What the files say, or what ran before if they say nothing that is right.
+struct Read {
+    config: Config,
+    loading: Loading,
+    complaints: Vec<String>,
+}
+
+/// A first start with a bad file starts nothing. One that takes over goes on with the units that run.
+fn read_files(files: &Files, lenient: bool, before: &Inheritance) -> Result<Read, Refusal> {
+    let read = files.read_config().and_then(|config| Ok((config, files.load(lenient)?)));
+    let (problems, state) = match (read, &before.state) {
+        (Ok((config, loading)), _) => return Ok(Read { config, loading, complaints: Vec::new() }),
+        (Err(problems), Some(state)) if !state.is_empty() => (problems, state),
+        (Err(problems), _) => return Err(refuse_units(&problems)),
+    };
+    let what = "the files have errors: going on with the units that ran before, as they were";
+    let complaints = vec![format!("{}\n{what}", files::render(&problems))];
+    let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
+    Ok(Read { config: Config::default(), loading, complaints })
 }
 
 /// Where units were looked for in vain, and what would do.
@@ -221,6 +246,7 @@ async fn live(
     loading: Loading,
     config: Config,
     places: Places,
+    mut before: Inheritance,
     signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
@@ -232,7 +258,7 @@ async fn live(
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
-        token: format!("{:016x}", random()),
+        token: before.token.clone(),
         nofile: host::raise_nofile(),
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
@@ -250,14 +276,30 @@ async fn live(
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
-    let engine = Engine::new(Settings {
+    let settings = Settings {
         seed: random(),
         main: loading.sources.main.clone(),
         command: command.clone(),
         command_timeout: init.and_then(|init| init.stop_timeout),
         shutdown_timeout: config.shutdown_timeout,
         sweep: init.is_some(),
+    };
+    let state = before.state.take();
+    let resumes = state.is_some();
+    let engine = match state {
+        Some(state) => Engine::restored(settings, state, host::now(), before.same),
+        None => Engine::new(settings),
+    };
+    let token = u64::from_str_radix(&before.token, 16).unwrap_or_default();
+    let slots = host::Slots::open(places.private.as_deref(), token).or_else(|error| {
+        tracing::error!("cannot keep what the next uphold has to know: {error}; it would find no service");
+        host::Slots::open(None, token)
     });
+    let slots = slots.map_err(|error| fail("its record of processes", error))?;
+    let host = Host::new(host_settings, slots, before.cgroups.as_deref(), news_in);
+    let place = places.private.as_deref().zip(before.world.clone());
+    let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
+    let journal = Journal::begin(place, &engine);
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
     if let Some(path) = &socket {
         let permissions = permissions(&config);
@@ -266,7 +308,8 @@ async fn live(
     }
     let mut daemon = Daemon {
         engine,
-        host: Host::new(host_settings, news_in),
+        journal,
+        host,
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
@@ -285,7 +328,11 @@ async fn live(
     };
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
+    daemon.take_over();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
+    if resumes {
+        daemon.resume();
+    }
     daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
@@ -294,6 +341,9 @@ async fn live(
     daemon.logs.finish(LAST_LINES).await;
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));
+    }
+    if let Some(private) = &places.private {
+        journal::remove(private);
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot: daemon.reboot })

@@ -38,6 +38,22 @@ impl Base {
         }
     }
 
+    /// The one that an uphold before has made, if it is still there.
+    pub(super) fn existing(path: &Path) -> Option<Base> {
+        path.is_dir().then(|| Base(path.to_owned()))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The leaf of a run that an uphold before has made, if it is still there.
+    pub(super) fn existing_leaf(&self, stem: &str) -> Option<Leaf> {
+        let path = self.0.join(stem);
+        path.is_dir().then_some(Leaf(path))
+    }
+
     /// Makes a leaf; what a child needs to be born into it comes with it.
     pub(super) fn leaf(&self, stem: &str) -> io::Result<(Leaf, Into)> {
         let path = self.0.join(stem);

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::io::unix::AsyncFd;
 
+use super::slots::Slot;
 use super::{ExecOrder, Host, News, Task, Wake, launch, sys};
-use crate::engine::{Exit, SpawnFailure};
+use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, ProbeKind, Signal};
 
 /// As much of its output is kept.
@@ -21,6 +22,8 @@ const MOST_AT_END: usize = 2 << 20;
 pub(super) struct Job {
     pub id: u64,
     pub order: ExecOrder,
+    /// For who comes after this uphold, to kill it.
+    pub slot: Option<&'static Slot>,
     /// Dead once nobody waits for it any more.
     pub wanted: Weak<()>,
 }
@@ -51,8 +54,15 @@ impl Host {
             Attempt { order: order.clone(), wanted: Arc::new(()), pid: None, output: None, _timer: timer };
         let wanted = Arc::downgrade(&attempt.wanted);
         self.attempts.insert(id, attempt);
-        let dropped = self.prober.send(launch::Job::Probe(Job { id, order, wanted }));
-        self.probing = (self.probing + 1).saturating_sub(dropped);
+        // Without room for it the probe is tried all the same: it is killed at its time-out.
+        let slot = self.slots.take(run_of(id)).ok().flatten();
+        self.probing += 1;
+        for job in self.prober.send(launch::Job::Probe(Job { id, order, slot, wanted })) {
+            if let launch::Job::Probe(job) = job {
+                self.slots.release(run_of(job.id));
+                self.probing = self.probing.saturating_sub(1);
+            }
+        }
     }
 
     /// Kills a probe's attempt in flight; nothing is said of it.
@@ -86,6 +96,7 @@ impl Host {
                 }
             }
             Err(failure) => {
+                self.slots.release(run_of(id));
                 if let Some(attempt) = self.attempts.remove(&id) {
                     self.say_probed(attempt, Some(Err(failure)));
                 }
@@ -96,6 +107,7 @@ impl Host {
     /// Its command ended. It is still a zombie, so its group's number is its own.
     pub(super) fn probe_exited(&mut self, id: u64, pid: i32, exit: Exit) {
         let _ = sys::kill(-pid, Signal::KILL);
+        self.slots.release(run_of(id));
         if let Some(attempt) = self.attempts.remove(&id) {
             self.say_probed(attempt, Some(Ok(exit)));
         }
@@ -117,6 +129,14 @@ impl Host {
         self.say(News::Probed { instance, run, kind, end, output });
     }
 }
+
+/// The number of an attempt's slot: not that of any main process.
+fn run_of(id: u64) -> Run {
+    Run(id | PROBES)
+}
+
+/// Set in the number of every slot of a probe.
+pub(super) const PROBES: u64 = 1 << 63;
 
 impl Attempt {
     pub(super) fn kill(&self) {

@@ -25,11 +25,7 @@ pub(super) struct Pair {
 
 /// Makes `NAME.RUN.out` or `.err` in the private directory, for this owner.
 pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
-    let end = match stream {
-        Stream::Stdout => "out",
-        Stream::Stderr => "err",
-    };
-    let path = dir.join(format!("{stem}.{end}"));
+    let path = path(dir, stem, stream);
     // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -50,6 +46,24 @@ fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     let _ = give(&child, owner);
     let child = super::sys::above_stdio(child.into())?;
     Ok(Pair { captured: Captured { stream, pipe: pipe.into(), path: Some(path) }, child })
+}
+
+/// Opens what an uphold before has made, for reading; `None`: it is not there any more.
+pub(super) fn existing(dir: &Path, stem: &str, stream: Stream) -> io::Result<Option<Captured>> {
+    let path = path(dir, stem, stream);
+    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(pipe) => Ok(Some(Captured { stream, pipe: pipe.into(), path: Some(path) })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn path(dir: &Path, stem: &str, stream: Stream) -> PathBuf {
+    let end = match stream {
+        Stream::Stdout => "out",
+        Stream::Stderr => "err",
+    };
+    dir.join(format!("{stem}.{end}"))
 }
 
 /// The same without a directory: an anonymous pipe, its other end opened anew for reading and writing.

@@ -34,14 +34,18 @@ pub(super) struct Proc {
     pub parent: i32,
     group: i32,
     session: i32,
-    start: u64,
+    pub start: u64,
     pub zombie: bool,
 }
 
 impl Kin {
     /// Of a main process that is not reaped yet.
     pub(super) fn new(main: i32, session: bool, uid: u32, marker: Option<&str>) -> Kin {
-        let born = proc(main).ok().flatten().map_or(0, |proc| proc.start);
+        Kin::since(main, started(main), session, uid, marker)
+    }
+
+    /// Of a main process that started at this tick, and may be gone.
+    pub(super) fn since(main: i32, born: u64, session: bool, uid: u32, marker: Option<&str>) -> Kin {
         let marker = marker.map(|marker| format!("UPHOLD_RUN={marker}").into_bytes());
         Kin { main, born, session, uid, marker, known: HashMap::from([(main, born)]) }
     }
@@ -102,6 +106,11 @@ impl Kin {
     }
 }
 
+/// When a process started, in clock ticks since boot; 0: it is gone, or nobody can tell.
+pub(super) fn started(pid: i32) -> u64 {
+    proc(pid).ok().flatten().map_or(0, |proc| proc.start)
+}
+
 /// Every process that /proc shows. One that cannot be read for want of descriptors or memory is an error:
 /// nobody may take it for gone.
 pub(super) fn snapshot() -> io::Result<Vec<Proc>> {
@@ -114,7 +123,7 @@ pub(super) fn snapshot() -> io::Result<Vec<Proc>> {
     Ok(procs)
 }
 
-fn proc(pid: i32) -> io::Result<Option<Proc>> {
+pub(super) fn proc(pid: i32) -> io::Result<Option<Proc>> {
     match fs::read(format!("/proc/{pid}/stat")) {
         Ok(stat) => Ok(parse(pid, &stat)),
         Err(error) if error.raw_os_error().map(Errno::from_raw).is_some_and(passing) => Err(error),

@@ -14,9 +14,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::cgroup::{Base, Leaf};
 use super::prepare::{Failed, Prepared, Role, explain, prepare};
+use super::slots::Slot;
 use super::spawn::{Into, Stack, Stage};
-use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, spawn, sys};
-use crate::engine::SpawnFailure;
+use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, spawn, sys};
+use crate::engine::{Run, SpawnFailure};
 use crate::unit::{Name, Output, Unit};
 
 /// Descriptors that a start leaves for clients, log files and probes.
@@ -25,8 +26,8 @@ const SPARE: usize = 8;
 /// What a thread is to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Start a main process.
-    Main(Order),
+    /// Start a main process. Where its pid goes, and what else is to be known of it without uphold.
+    Main(Order, Option<&'static Slot>),
     /// Start an exec probe's command.
     Probe(exec::Job),
 }
@@ -129,7 +130,7 @@ struct State {
 impl Job {
     fn instance(&self) -> &Name {
         match self {
-            Job::Main(order) => &order.instance,
+            Job::Main(order, _) => &order.instance,
             Job::Probe(job) => &job.order.instance,
         }
     }
@@ -137,7 +138,7 @@ impl Job {
     /// Nobody waits for it any more, and nothing has to be said of it.
     fn given_up(&self) -> bool {
         match self {
-            Job::Main(_) => false,
+            Job::Main(..) => false,
             Job::Probe(job) => job.wanted.strong_count() == 0,
         }
     }
@@ -187,16 +188,16 @@ impl Launcher {
     }
 
     /// Hands over a job; a [`Launched`] follows in every case, but for those before it that nobody waits
-    /// for any more: so many were dropped.
-    pub(super) fn send(&mut self, job: Job) -> usize {
+    /// for any more, which come back.
+    pub(super) fn send(&mut self, job: Job) -> Vec<Job> {
         let (few, waits, dropped) = {
             let mut state = self.queue.lock();
-            let before = state.jobs.len();
-            state.jobs.retain(|job| !job.given_up());
-            let dropped = before - state.jobs.len();
+            let (dropped, jobs) = std::mem::take(&mut state.jobs).into_iter().partition(Job::given_up);
+            state.jobs = jobs;
             state.jobs.push_back(job);
             let waits = state.jobs.len() > state.idle;
-            (waits && state.workers < AT_ONCE, waits, dropped)
+            let dropped: VecDeque<Job> = dropped;
+            (waits && state.workers < AT_ONCE, waits, dropped.into())
         };
         self.queue.more.notify_one();
         if few {
@@ -282,21 +283,26 @@ fn internal() -> SpawnFailure {
 
 fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
     let outcome = match &launched.job {
-        Job::Main(order) => {
-            let (order, marker) = (order.clone(), marker(order, &shop.settings.token));
+        Job::Main(order, slot) => {
+            let (order, slot, marker) = (order.clone(), *slot, marker(order, &shop.settings.token));
             let role = if order.foreground { Role::Foreground } else { Role::Main(&marker) };
             prepare(&shop.settings, &order.unit, &order.unit.command, role)
-                .and_then(|prepared| main(shop, stack, launched, &order, prepared))
+                .and_then(|prepared| main(shop, stack, launched, &order, slot, prepared))
         }
         // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
         job @ Job::Probe(_) if job.given_up() => Err(internal()),
         Job::Probe(job) => {
-            let order = job.order.clone();
+            let (order, slot) = (job.order.clone(), job.slot);
             prepare(&shop.settings, &order.unit, &order.command, Role::Probe)
-                .and_then(|prepared| probe(shop, stack, launched, &order.unit, prepared))
+                .and_then(|prepared| probe(shop, stack, launched, &order.unit, slot, prepared))
         }
     };
     launched.outcome = outcome;
+}
+
+/// What the cgroup and the FIFOs of a run are called.
+pub(super) fn stem(instance: &Name, run: Run) -> String {
+    format!("{instance}.{run}")
 }
 
 /// The value of UPHOLD_RUN.
@@ -309,10 +315,11 @@ fn main(
     stack: &mut Option<Stack>,
     launched: &mut Launched,
     order: &Order,
+    slot: Option<&'static Slot>,
     mut prepared: Prepared,
 ) -> Result<Started, SpawnFailure> {
     launched.warnings.append(&mut prepared.warnings);
-    let stem = format!("{}.{}", order.instance, order.run);
+    let stem = stem(&order.instance, order.run);
     let owner = (prepared.identity.uid, prepared.identity.gid);
     let mut ends = Ends::default();
     if !order.foreground {
@@ -330,7 +337,8 @@ fn main(
         }
         None => None,
     };
-    let born = start(shop, stack, launched, &order.unit, &prepared, made.as_ref().map(|(_, into)| into));
+    let into = made.as_ref().map(|(_, into)| into);
+    let born = start(shop, stack, launched, &order.unit, &prepared, into, slot);
     let (pid, outside) = match born {
         Ok(born) => born,
         Err(failure) => {
@@ -349,6 +357,9 @@ fn main(
             leaf.remove();
         }
     }
+    if let Some(slot) = slot {
+        slot.born(pid, kin::started(pid), owner.0);
+    }
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }
 
@@ -357,6 +368,7 @@ fn probe(
     stack: &mut Option<Stack>,
     launched: &mut Launched,
     unit: &Unit,
+    slot: Option<&'static Slot>,
     mut prepared: Prepared,
 ) -> Result<Started, SpawnFailure> {
     let failed = |error| Failed::io("opening its output", "", &error);
@@ -365,7 +377,10 @@ fn probe(
     let null = null().map_err(failed)?;
     let output = pair.child.as_raw_fd();
     prepared.image.stdio = Some([null.as_raw_fd(), output, output]);
-    let (pid, _) = start(shop, stack, launched, unit, &prepared, None)?;
+    let (pid, _) = start(shop, stack, launched, unit, &prepared, None, slot)?;
+    if let Some(slot) = slot {
+        slot.born(pid, kin::started(pid), owner.0);
+    }
     Ok(Started { pid, uid: owner.0, leaf: None, output: vec![pair.captured] })
 }
 
@@ -376,6 +391,7 @@ fn start(
     unit: &Unit,
     prepared: &Prepared,
     into: Option<&Into>,
+    slot: Option<&'static Slot>,
 ) -> Result<(i32, Option<Errno>), SpawnFailure> {
     let mapped = match stack.take() {
         Some(mapped) => mapped,
@@ -384,7 +400,7 @@ fn start(
     let mapped = stack.insert(mapped);
     // Counted before there can be a child.
     let child = launched.cloned.insert(shop.cloning.begin());
-    match spawn::start(mapped, &prepared.image, into, child) {
+    match spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid)) {
         Ok(born) => Ok((born.pid, born.outside)),
         Err((stage, errno)) => Err(explain(unit, prepared, stage, errno)),
     }

@@ -1,17 +1,18 @@
 //! What uphold asks of, and does to, the machine for itself.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot as reboot_with};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::time::{ClockId, clock_gettime};
+
+use serde::{Deserialize, Serialize};
 
 use super::{sys, users::Users};
 use crate::engine::{Mono, Time, Wall};
@@ -38,6 +39,28 @@ pub fn in_container() -> bool {
         || Path::new("/run/.containerenv").exists()
         || fs::read("/proc/1/environ").is_ok_and(|environ| told(&environ))
         || fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(FIRST))
+}
+
+/// The world that a recorded pid is a pid of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// /proc/sys/kernel/random/boot_id
+    pub boot: String,
+    /// As /proc/self/ns/pid shows it.
+    pub pid_namespace: String,
+}
+
+/// This boot and this pid namespace. Without /proc there is no telling, and nothing of before is ever ours.
+pub fn world() -> Option<World> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let pid_namespace = fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
+    Some(World { boot, pid_namespace })
+}
+
+/// When this process started, in clock ticks since boot. It stays so over an exec: with the pid it tells
+/// whether an uphold before is this very process.
+pub fn own_start() -> u64 {
+    super::kin::started(std::process::id().cast_signed())
 }
 
 /// Raises uphold's own soft limit of open files to the hard one. Returns both as they were, for children;
@@ -99,53 +122,6 @@ pub fn peer(stream: &tokio::net::UnixStream) -> io::Result<(Option<u32>, u32, Ve
     }
     let pid = u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0);
     Ok((pid, credentials.uid(), groups))
-}
-
-/// The runtime directory is this uphold's for as long as it is held.
-#[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
-
-/// Why a runtime directory is not ours.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// A living uphold has it.
-    #[error("cannot use {}: uphold with pid {} holds it; stop that one, or name another --runtime-dir",
-        dir.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
-    Held {
-        /// The runtime directory.
-        dir: PathBuf,
-        /// As it wrote it into the file, in its own pid namespace.
-        pid: Option<u32>,
-    },
-    /// The file cannot be made.
-    #[error("cannot lock {}: {error}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-}
-
-/// Takes the lock of a runtime directory: flock(2) on its file `lock`, which then holds our pid. The kernel
-/// lets go of it when uphold ends, however that is.
-pub fn lock_runtime_dir(dir: &Path) -> Result<Lock, LockError> {
-    let path = dir.join("lock");
-    let io = |error| LockError::Io { path: path.clone(), error };
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
-    let mut locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(locked) => locked,
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut text = String::new();
-            let _ = file.read_to_string(&mut text);
-            return Err(LockError::Held { dir: dir.to_owned(), pid: text.trim().parse().ok() });
-        }
-        Err((_, errno)) => return Err(io(errno.into())),
-    };
-    locked.set_len(0).map_err(io)?;
-    locked.rewind().map_err(io)?;
-    writeln!(locked, "{}", std::process::id()).map_err(io)?;
-    Ok(Lock(locked))
 }
 
 /// The number of a group in /etc/group, by name or number.

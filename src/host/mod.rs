@@ -9,6 +9,7 @@
 //! Only the deciding thread reaps children that run, so the pid of one that it knows is never a stranger's.
 //! What belongs to a run is known by its cgroup, else by `kin`.
 
+mod adopt;
 mod cgroup;
 mod directory;
 mod environment;
@@ -17,10 +18,13 @@ mod fifo;
 mod identity;
 mod kin;
 mod launch;
+mod lock;
 mod machine;
+mod mapped;
 mod prepare;
 mod reap;
 mod runs;
+mod slots;
 mod spawn;
 mod sys;
 #[cfg(test)]
@@ -30,18 +34,21 @@ mod users;
 mod watch;
 
 pub use machine::{
-    Lock, LockError, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1,
-    lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount,
-    reboot, terminal_columns, uid, unblock_signals,
+    World, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1, monotonic,
+    mount_api_file_systems, now, own_start, peer, power_off, raise_nofile, read_only_mount, reboot,
+    terminal_columns, uid, unblock_signals, world,
 };
+pub use lock::{Lock, LockError, lock_runtime_dir};
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+
+pub use slots::Slots;
 
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, ProbeKind, Unit};
@@ -126,6 +133,15 @@ pub enum News {
         /// Its output.
         output: Vec<Captured>,
     },
+    /// What an uphold before has started was taken over; what there is to say of it follows.
+    Resumed {
+        /// Whose.
+        instance: Name,
+        /// Which start.
+        run: Run,
+        /// Its output from here on.
+        output: Vec<Captured>,
+    },
     /// It could not be started; the FIFOs are gone again.
     SpawnFailed {
         /// Whose.
@@ -203,6 +219,7 @@ pub struct Usage {
 /// [`next`](Host::next) beside everything else, and calls [`reap`](Host::reap) on each SIGCHLD.
 pub struct Host {
     settings: Settings,
+    slots: Slots,
     news: mpsc::UnboundedSender<News>,
     wakes: mpsc::UnboundedSender<Wake>,
     woken: mpsc::UnboundedReceiver<Wake>,
@@ -241,6 +258,8 @@ enum Wake {
     Launched(Box<launch::Launched>),
     /// A cgroup has changed.
     Cgroups,
+    /// A main process that is no child of uphold has ended.
+    Ended(Key, Exit),
     /// Something that was left of this run without a cgroup has ended.
     Settle(Key),
     /// The time of this attempt is over.
@@ -266,9 +285,16 @@ impl Drop for Task {
 }
 
 impl Host {
-    /// Looks what the machine has. A lack of cgroups is said as a `Notice`.
-    pub fn new(settings: Settings, news: mpsc::UnboundedSender<News>) -> Host {
-        let base = cgroup::Base::new(&settings.token);
+    /// Looks what the machine has. A lack of cgroups is said as a `Notice`. `cgroups`: the directory in which
+    /// an uphold before has made those of its runs.
+    pub fn new(
+        settings: Settings,
+        slots: Slots,
+        cgroups: Option<&Path>,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Host {
+        let there = cgroups.and_then(cgroup::Base::existing);
+        let base = there.map_or_else(|| cgroup::Base::new(&settings.token), Ok);
         if let Err(lack) = &base {
             let message = format!(
                 "no cgroup of its own for each service ({lack}): their processes are known by session, \
@@ -276,10 +302,15 @@ impl Host {
             );
             let _ = news.send(News::Notice { instance: None, reason: "NoCgroups", message });
         }
-        Host::with_base(settings, news, base.ok())
+        Host::with_base(settings, slots, news, base.ok())
     }
 
-    fn with_base(settings: Settings, news: mpsc::UnboundedSender<News>, base: Option<cgroup::Base>) -> Host {
+    fn with_base(
+        settings: Settings,
+        slots: Slots,
+        news: mpsc::UnboundedSender<News>,
+        base: Option<cgroup::Base>,
+    ) -> Host {
         let (wakes, woken) = mpsc::unbounded_channel();
         let cloning = launch::Cloning::default();
         let shop = launch::Shop {
@@ -290,6 +321,7 @@ impl Host {
         };
         Host {
             settings,
+            slots,
             news,
             wakes,
             woken,
@@ -318,6 +350,7 @@ impl Host {
                 self.settle_all(false);
                 self.collect_garbage();
             }
+            Some(Wake::Ended(key, exit)) => self.main_exited(key, exit),
             Some(Wake::Settle(key)) => self.settle(&key),
             Some(Wake::TimedOut(id)) => self.probe_timed_out(id),
             Some(Wake::Stalled(name)) => {
@@ -332,7 +365,32 @@ impl Host {
 
     /// Starts a main process; `Spawned` or `SpawnFailed` follows, once.
     pub fn spawn(&mut self, order: Order) {
-        self.launcher.send(launch::Job::Main(order));
+        match self.slots.take(order.run) {
+            Ok(slot) => drop(self.launcher.send(launch::Job::Main(order, slot))),
+            Err(error) => self.refuse(order, &error),
+        }
+    }
+
+    /// Does not start a main process, because what has to be known of it cannot be recorded: `SpawnFailed`
+    /// follows, which passes.
+    pub fn refuse(&mut self, order: Order, error: &std::io::Error) {
+        let failure = SpawnFailure {
+            stage: "recording the start".to_owned(),
+            message: format!("{error}: nobody would find it again if uphold were killed"),
+            passing: true,
+            code: 126,
+        };
+        self.say(News::SpawnFailed { instance: order.instance, run: order.run, failure });
+    }
+
+    /// Everything that was said of this run is on record: what was kept of it may go.
+    pub fn release(&mut self, run: Run) {
+        self.slots.release(run);
+    }
+
+    /// The directory in which the cgroups of all runs are; `None`: there are none.
+    pub fn cgroups(&self) -> Option<&Path> {
+        self.base.as_ref().map(cgroup::Base::path)
     }
 
     /// Kills every probe in flight, also one that is just being started: after uphold's end nobody would.

@@ -49,8 +49,15 @@ impl Host {
     /// A known child is a zombie.
     fn ended(&mut self, pid: i32, exit: Exit) {
         let Some(role) = self.children.remove(&pid) else { return };
-        if let Role::Probe(id) = role {
+        if let Role::Probe(id) = &role {
+            let id = *id;
             self.probe_exited(id, pid, exit);
+        }
+        if let Role::Main((_, run)) = &role
+            && let Some(slot) = self.slots.get(*run)
+        {
+            // Before the process is gone: nobody could be asked after that.
+            slot.ended(exit);
         }
         let _ = sys::wait(sys::Child::Pid(pid), false, false);
         if let Role::Main(key) = role {

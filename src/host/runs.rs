@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -25,17 +26,27 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Living {
     pub pid: i32,
+    pub main: Main,
     /// Not reaped.
     pub main_alive: bool,
     /// `stop.leave`.
-    leave: bool,
+    pub leave: bool,
     pub found_by: FoundBy,
     /// `Left` was said.
-    said_left: bool,
+    pub said_left: bool,
     /// A change of its cgroup wakes the host up.
-    watched: Option<Watch>,
+    pub watched: Option<Watch>,
     /// Where that does not: waits for the end of one of those that are left.
-    watch: Option<Task>,
+    pub watch: Option<Task>,
+}
+
+/// What the main process is to uphold.
+#[derive(Debug)]
+pub(super) enum Main {
+    /// Reaped by this thread alone, so its pid is its own until then.
+    Child,
+    /// A child of an uphold that is dead. Somebody else reaps it: it is known by this.
+    Other(OwnedFd),
 }
 
 /// How a run's processes are known.
@@ -53,6 +64,20 @@ impl Living {
         match &mut self.found_by {
             FoundBy::Cgroup(leaf) => Ok(leaf.pids()),
             FoundBy::Kin(kin) => kin.find(self.main_alive),
+        }
+    }
+
+    /// A signal to the main process, or to its group, while it lives.
+    fn strike_main(&self, signal: Signal, to: Scope) {
+        match (&self.main, to) {
+            (Main::Child, Scope::Main) => drop(sys::kill(self.pid, signal)),
+            (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
+            (Main::Other(pidfd), Scope::Main) => drop(sys::pidfd_kill(pidfd, signal)),
+            // Its group has its number for as long as it lives.
+            (Main::Other(pidfd), Scope::Group) if sys::pidfd_lives(pidfd) => {
+                let _ = sys::kill(-self.pid, signal);
+            }
+            (Main::Other(_), Scope::Group) => {}
         }
     }
 
@@ -98,7 +123,7 @@ impl Host {
             self.cloning.end(child);
         }
         match launched.job {
-            launch::Job::Main(order) => {
+            launch::Job::Main(order, _) => {
                 for message in launched.warnings {
                     self.say(News::Notice {
                         instance: Some(order.instance.clone()),
@@ -134,14 +159,15 @@ impl Host {
             }
         };
         let leave = order.unit.stop.leave;
+        let main = Main::Child;
         let living =
-            Living { pid, main_alive: true, leave, found_by, said_left: false, watched, watch: None };
+            Living { pid, main, main_alive: true, leave, found_by, said_left: false, watched, watch: None };
         self.children.insert(pid, Role::Main((instance.clone(), run)));
         self.runs.insert((instance.clone(), run), living);
         self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output });
     }
 
-    /// A main process was reaped.
+    /// A main process has ended.
     pub(super) fn main_exited(&mut self, key: Key, exit: Exit) {
         let Some(living) = self.runs.get_mut(&key) else { return };
         living.main_alive = false;
@@ -204,7 +230,7 @@ impl Host {
         }));
     }
 
-    fn emptied(&mut self, key: &Key) {
+    pub(super) fn emptied(&mut self, key: &Key) {
         let Some(living) = self.runs.remove(key) else { return };
         if let FoundBy::Cgroup(leaf) = living.found_by {
             self.garbage.push((leaf, living.watched));
@@ -233,7 +259,8 @@ impl Host {
         self.garbage.retain(|(leaf, _)| !leaf.remove());
     }
 
-    /// A signal to the main process or its group. Nothing if it has ended.
+    /// A signal to the main process or its group. Nothing if it has ended. `cont`: that of a stop, which is
+    /// followed by SIGCONT.
     pub fn signal(&mut self, instance: &Name, run: Run, signal: Signal, to: Scope, cont: bool) {
         let Some(living) = self.runs.get_mut(&(instance.clone(), run)).filter(|living| living.main_alive)
         else {
@@ -243,14 +270,13 @@ impl Host {
             // Descent is lost when the main process ends.
             let _ = kin.find(true).is_ok();
         }
-        // Only this thread reaps it, so its pid is its own.
-        let target = match to {
-            Scope::Main => living.pid,
-            Scope::Group => -living.pid,
-        };
-        let _ = sys::kill(target, signal);
+        // That of a stop is sent once, whoever asks again.
+        if cont && self.slots.get(run).is_some_and(|slot| !slot.tell()) {
+            return;
+        }
+        living.strike_main(signal, to);
         if cont {
-            let _ = sys::kill(target, Signal::CONT);
+            living.strike_main(Signal::CONT, to);
         }
     }
 
@@ -267,7 +293,7 @@ impl Host {
             living.kill_all();
         }
         if living.main_alive {
-            let _ = sys::kill(living.pid, Signal::KILL);
+            living.strike_main(Signal::KILL, Scope::Main);
         }
     }
 

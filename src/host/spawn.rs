@@ -174,21 +174,43 @@ struct Shared<'a> {
 /// Starts a child. When this returns `Ok`, its exec has succeeded (or it was killed before it could say
 /// otherwise). A child that failed is reaped here. The calling thread must have all signals blocked.
 ///
-/// Its pid stands in `pid` before it runs.
+/// Its pid stands in `pid` before it runs, and the kernel lets itself write it to `slot` before its first
+/// instruction, whatever becomes of uphold.
 pub(super) fn start(
     stack: &Stack,
     image: &Image,
     cgroup: Option<&Into>,
     pid: &AtomicI32,
+    slot: Option<&'static AtomicI32>,
 ) -> Result<Born, (Stage, Errno)> {
-    start_with(stack, image, cgroup, pid, true)
+    start_with(stack, image, cgroup, Pids { parent: pid, child: slot }, true)
+}
+
+/// Where a child's pid goes.
+#[derive(Clone, Copy)]
+struct Pids<'a> {
+    /// CLONE_PARENT_SETTID.
+    parent: &'a AtomicI32,
+    /// CLONE_CHILD_SETTID.
+    child: Option<&'static AtomicI32>,
+}
+
+impl Pids<'_> {
+    fn flags(self) -> c_int {
+        let child = if self.child.is_some() { libc::CLONE_CHILD_SETTID } else { 0 };
+        libc::CLONE_PARENT_SETTID | child
+    }
+
+    fn child(self) -> *mut pid_t {
+        self.child.map_or(ptr::null_mut(), AtomicI32::as_ptr)
+    }
 }
 
 fn start_with(
     stack: &Stack,
     image: &Image,
     cgroup: Option<&Into>,
-    child: &AtomicI32,
+    child: Pids<'_>,
     newer: bool,
 ) -> Result<Born, (Stage, Errno)> {
     let candidates: Vec<*const c_char> = image.candidates.iter().map(|path| path.as_ptr()).collect();
@@ -238,16 +260,16 @@ fn clone3(
     stack: &Stack,
     shared: &Shared<'_>,
     cgroup: Option<&Into>,
-    pid: &AtomicI32,
+    pids: Pids<'_>,
 ) -> Result<pid_t, Errno> {
-    let vfork = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
+    let vfork = libc::CLONE_VM | libc::CLONE_VFORK | pids.flags();
     let vfork = u64::from(vfork.cast_unsigned());
     let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let args = libc::clone_args {
         flags: vfork | CLONE_CLEAR_SIGHAND | into,
         pidfd: 0,
-        child_tid: 0,
-        parent_tid: pid.as_ptr().expose_provenance() as u64,
+        child_tid: pids.child().expose_provenance() as u64,
+        parent_tid: pids.parent.as_ptr().expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         stack: stack.usable().addr() as u64,
         stack_size: STACK as u64,
@@ -258,7 +280,7 @@ fn clone3(
     };
     let mut answer = libc::SYS_clone3;
     let (entry, shared) = (child as *const (), ptr::from_ref(shared));
-    // SAFETY: `args`, `shared` and `pid` live through the call, because CLONE_VFORK lets this thread go on only
+    // SAFETY: `args`, `shared` and the places of `pids` live through the call, because CLONE_VFORK lets this thread go on only
     // once the child has executed or exited. The child starts at the top of a stack that nobody else uses,
     // 16-aligned as the call wants it; it never returns from `child`. Every register that the kernel or
     // the parent's side changes is named.
@@ -292,18 +314,20 @@ fn clone3(
     _stack: &Stack,
     _shared: &Shared<'_>,
     _cgroup: Option<&Into>,
-    _pid: &AtomicI32,
+    _pids: Pids<'_>,
 ) -> Result<pid_t, Errno> {
     Err(Errno::ENOSYS)
 }
 
 /// The C library's clone: the fallback everywhere.
-fn clone(stack: &Stack, shared: &Shared<'_>, pid: &AtomicI32) -> Result<pid_t, Errno> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
+fn clone(stack: &Stack, shared: &Shared<'_>, pids: Pids<'_>) -> Result<pid_t, Errno> {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | pids.flags() | libc::SIGCHLD;
+    let (parent, tls, child) = (pids.parent.as_ptr(), ptr::null_mut::<c_void>(), pids.child());
     let argument = ptr::from_ref(shared).cast_mut().cast::<c_void>();
     // SAFETY: the stack is the child's alone, and `shared` outlives it because of CLONE_VFORK. The kernel
-    // writes one pid_t to `pid`, which lives through the call.
-    let answer = unsafe { libc::clone(child_of_clone, stack.top(), flags, argument, pid.as_ptr()) };
+    // writes one pid_t to each place of `pids`, which live through the call; it looks at none that the flags
+    // do not name.
+    let answer = unsafe { libc::clone(child_of_clone, stack.top(), flags, argument, parent, tls, child) };
     check(c_long::from(answer)).map(|_| answer)
 }
 
@@ -524,12 +548,15 @@ mod tests {
         let base = Base::new("older-clone").ok();
         let made = base.as_ref().map(|base| base.leaf("older").unwrap());
         let pid = AtomicI32::new(0);
-        let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), &pid, false).unwrap();
-        assert_eq!(pid.load(Ordering::SeqCst), born.pid);
+        let slot = Box::leak(Box::new(AtomicI32::new(0)));
+        let pids = Pids { parent: &pid, child: Some(slot) };
+        let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), pids, false).unwrap();
+        assert_eq!((pid.load(Ordering::SeqCst), slot.load(Ordering::SeqCst)), (born.pid, born.pid));
         let (_, exit) = wait(Child::Pid(born.pid), false, true).unwrap().unwrap();
         assert_eq!(exit, Exit::Code(if base.is_some() { 5 } else { 6 }));
         let gone = Image { candidates: vec![c"/nonexistent".into()], ..image };
-        assert_eq!(start_with(&stack, &gone, None, &pid, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
+        let pids = Pids { parent: &pid, child: None };
+        assert_eq!(start_with(&stack, &gone, None, pids, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
         made.inspect(|(leaf, _)| assert!(leaf.remove()));
         base.inspect(Base::remove);
     }

@@ -44,6 +44,12 @@ pub(super) fn pidfd_kill(pidfd: &OwnedFd, signal: Signal) -> Result<(), Errno> {
     check(answer).map(drop)
 }
 
+/// The process has not ended.
+pub(super) fn pidfd_lives(pidfd: &OwnedFd) -> bool {
+    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    matches!(nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO), Ok(0))
+}
+
 /// ioctl_tty(2) TIOCGWINSZ: the columns of the terminal that standard output is.
 pub(super) fn columns() -> Option<usize> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();
@@ -95,6 +101,30 @@ pub(super) fn wait(child: Child, keep: bool, block: bool) -> Result<Option<(pid_
         let status = unsafe { info.si_status() };
         return Ok((pid != 0).then(|| (pid, exit(info.si_code, status))));
     }
+}
+
+/// ioctl PIDFD_GET_INFO (Linux 6.15): how a process ended that somebody else has reaped. `None`: nobody has
+/// yet, or the kernel does not say.
+pub(super) fn pidfd_exit(pidfd: &OwnedFd) -> Option<Exit> {
+    /// `struct pidfd_info` as its first version has it: the mask first, the exit code last.
+    const WORDS: usize = 8;
+    const EXIT: u64 = 1 << 3;
+    /// _IOWR(0xff, 11, 64 bytes)
+    const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B;
+    let mut info = [0_u64; WORDS];
+    info[0] = EXIT;
+    // SAFETY: the kernel reads and writes 64 bytes, as the number of the request says, and there are so many.
+    let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, info.as_mut_ptr()) };
+    check(c_long::from(answer)).ok()?;
+    if info[0] & EXIT == 0 {
+        return None;
+    }
+    let status = i32::from_ne_bytes(info[WORDS - 1].to_ne_bytes()[4..].try_into().ok()?);
+    let signal = libc::WTERMSIG(status);
+    if libc::WIFEXITED(status) {
+        return Some(Exit::Code(libc::WEXITSTATUS(status)));
+    }
+    Signal::from_number(signal).map(|signal| Exit::Signal { signal, oom: false })
 }
 
 fn exit(code: c_int, status: c_int) -> Exit {

@@ -30,11 +30,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench::with(Host::new)
+        Bench::with(|settings, news| Host::new(settings, unkept(), None, news))
     }
 
     fn without_cgroups() -> Bench {
-        Bench::with(|settings, news| Host::with_base(settings, news, None))
+        Bench::with(|settings, news| Host::with_base(settings, unkept(), news, None))
     }
 
     fn with(make: impl FnOnce(Settings, mpsc::UnboundedSender<News>) -> Host) -> Bench {
@@ -356,7 +356,7 @@ async fn without_a_directory_output_goes_through_a_pipe_that_never_breaks() {
     let mut settings = bench.host.settings.clone();
     settings.private = None;
     let sender = bench.host.news.clone();
-    bench.host = Host::with_base(settings, sender, None);
+    bench.host = Host::with_base(settings, unkept(), sender, None);
     bench.spawn(1, sh("read x < /dev/null; sleep 0.1; echo late"));
     let (_, output) = bench.spawned().await;
     drop(output);
@@ -390,7 +390,7 @@ async fn a_child_gets_the_limit_of_files_that_uphold_had() {
     let mut settings = bench.host.settings.clone();
     settings.nofile = Some((123, 456));
     let sender = bench.host.news.clone();
-    bench.host = Host::with_base(settings, sender, None);
+    bench.host = Host::with_base(settings, unkept(), sender, None);
     let (_, text) = bench.run(sh("ulimit -Sn; ulimit -Hn; echo $UPHOLD_RUN")).await;
     let token = &bench.host.settings.token;
     assert_eq!(text, format!("123\n456\nweb:1:{token}\n"));
@@ -603,7 +603,12 @@ async fn a_peer_is_known_by_the_kernel() {
 
 /// A file whose execution hangs until this is dropped, as on a dead mount: a write lease on it has to be
 /// broken first, and its holder does not answer.
-fn hanging(path: &std::path::Path) -> std::fs::File {
+/// Nothing is kept for another uphold.
+fn unkept() -> Slots {
+    Slots::open(None, 0).unwrap()
+}
+
+fn hanging(path: &Path) -> std::fs::File {
     use nix::libc;
     use std::os::fd::AsRawFd;
     std::fs::write(path, "#!/bin/sh\nexit 4\n").unwrap();

@@ -55,13 +55,21 @@ pub struct Loaded {
     /// The merged keys, each with its place.
     table: Option<Arc<Table>>,
     fingerprint: Fingerprint,
+    /// It stands in no file that could be read: it is what ran before.
+    remembered: bool,
 }
 
 impl Loaded {
     /// A unit that stands in no file, as `init -- COMMAND` makes one.
     pub fn synthetic(unit: Unit) -> Loaded {
         let (unit, files, fingerprint) = (Arc::new(unit), Vec::new(), Vec::new());
-        Loaded { unit, masked: false, files, table: None, fingerprint }
+        Loaded { unit, masked: false, files, table: None, fingerprint, remembered: false }
+    }
+
+    /// A unit as an uphold before ran it, whose file cannot be read now.
+    pub fn remembered(unit: Arc<Unit>) -> Loaded {
+        let (files, fingerprint) = (Vec::new(), Vec::new());
+        Loaded { unit, masked: false, files, table: None, fingerprint, remembered: true }
     }
 
     /// The merged unit as TOML, each line with the file and line that its value came from.
@@ -71,6 +79,9 @@ impl Loaded {
         }
         match self.files.first() {
             Some(file) => format!("# masked by {}\n", file.display()),
+            None if self.remembered => {
+                "# its file could not be read when uphold was started again: it is as it was then\n".to_owned()
+            }
             None => {
                 let words: Vec<_> = self.unit.command.iter().map(|word| cat::quoted(word)).collect();
                 format!("command = [{}]  # from the command line\n", words.join(", "))
@@ -118,9 +129,9 @@ impl Set {
     /// Reads the disk: not for the deciding thread.
     pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> bool {
         let Some(loaded) = self.units.get(name) else { return false };
-        // A unit of the command line has no file that could change.
+        // A unit of the command line has no file that could change, and one that is remembered no other.
         if loaded.files.is_empty() {
-            return false;
+            return loaded.remembered;
         }
         let files = files::of(name, &sources.dirs);
         files.masked != loaded.masked
@@ -203,7 +214,8 @@ fn loaded(
     if files.masked {
         let (unit, paths) = (Arc::new(Unit::new(name.clone())), vec![file.clone()]);
         let fingerprint = files::fingerprint(files).unwrap_or_default();
-        return Some(Loaded { unit, masked: true, files: paths, table: None, fingerprint });
+        let files = paths;
+        return Some(Loaded { unit, masked: true, files, table: None, fingerprint, remembered: false });
     }
     let paths: Vec<PathBuf> = std::iter::once(file).chain(&files.drop_ins).cloned().collect();
     let mut read = Vec::new();
@@ -231,6 +243,7 @@ fn loaded(
         files: paths,
         table: Some(Arc::new(merged)),
         fingerprint,
+        remembered: false,
     })
 }
 

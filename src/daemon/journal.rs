@@ -1,0 +1,228 @@
+//! The journal: the engine's state on disk, written ahead. A change is here before its effects are carried
+//! out, so that whoever comes after a kill knows at least what was done.
+//!
+//! ```text
+//! CRC32 {"state_version":1,"world":…,"token":…}     the head: which world, which process
+//! CRC32 {"core":…,"instances":…}                    all there was when the file was begun
+//! CRC32 {"core":…,"instances":…}                    what one input has changed, and so on
+//! ```
+//!
+//! It is never fsync'ed: it has to outlive uphold, not the machine. A line that was being written when uphold
+//! was killed is cut, and so are its effects: they were not carried out.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Engine, Saved};
+use crate::host::World;
+
+/// The version of what stands in the file. A reader of another one does not understand it.
+pub const STATE_VERSION: u32 = 1;
+/// The file is begun anew once it is longer than this,
+const LONG: u64 = 1 << 20;
+/// and so many times as long as it was at its beginning.
+const TIMES: u64 = 4;
+
+/// Whose state it is, and what it hangs on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`STATE_VERSION`]
+    pub state_version: u32,
+    /// In which the pids are pids.
+    pub world: World,
+    /// That marks the processes, FIFOs and cgroups of this line of upholds.
+    pub token: String,
+    /// Where the cgroups of its runs are.
+    pub cgroups: Option<PathBuf>,
+    /// The uphold that wrote it.
+    pub pid: u32,
+    /// When that started, in clock ticks since boot.
+    pub start: u64,
+    /// Its release.
+    pub release: String,
+}
+
+/// What an uphold before has left.
+#[derive(Debug)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// Its state.
+    State(Box<(Head, Saved<'static>)>),
+    /// Something that says nothing of this world, and why.
+    Useless(String),
+}
+
+/// Reads what stands in the private directory. `own`: pid and start of this process. `pid1`: as the first of
+/// its pid namespace it takes over nobody but itself.
+pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
+    let bytes = match fs::read(path(private)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
+        Err(error) => return Before::Useless(format!("it cannot be read: {error}")),
+    };
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let head = lines.next().and_then(unwrap);
+    let Some(head) = head.and_then(|json| serde_json::from_slice::<Head>(json).ok()) else {
+        return Before::Useless("its first line is cut or corrupt".to_owned());
+    };
+    if head.state_version != STATE_VERSION {
+        let (theirs, ours) = (head.state_version, STATE_VERSION);
+        return Before::Useless(format!("it is of state version {theirs}, and this uphold reads {ours}"));
+    }
+    let same = (head.pid, head.start) == own;
+    if Some(&head.world) != world {
+        return Before::Useless("it is of another boot or another pid namespace".to_owned());
+    }
+    if pid1 && !same {
+        return Before::Useless("it is of another uphold than this PID 1".to_owned());
+    }
+    let mut state = Saved::default();
+    let mut torn = false;
+    for line in lines {
+        let change = unwrap(line).and_then(|json| serde_json::from_slice::<Saved<'static>>(json).ok());
+        match change {
+            Some(_) if torn => return Before::Useless("a line in the middle of it is corrupt".to_owned()),
+            Some(change) => state.merge(change),
+            None => torn = true,
+        }
+    }
+    Before::State(Box::new((head, state)))
+}
+
+/// Moves what is of no use out of the way, for who wants to look at it.
+pub fn set_aside(private: &Path) -> io::Result<PathBuf> {
+    let aside = private.join("state.aside");
+    fs::rename(path(private), &aside)?;
+    Ok(aside)
+}
+
+/// uphold has ended in order: there is nothing to take over.
+pub fn remove(private: &Path) {
+    // What cannot be removed is of a process that is no more, and found out by the next.
+    drop(fs::remove_file(path(private)));
+}
+
+fn path(private: &Path) -> PathBuf {
+    private.join("state")
+}
+
+/// The JSON of a line that is whole.
+fn unwrap(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    let (sum, json) = line.split_at_checked(9)?;
+    let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;
+    (u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json)).then_some(json)
+}
+
+/// Appends a line.
+fn wrap(value: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+    let start = out.len();
+    out.extend_from_slice(b"00000000 ");
+    serde_json::to_writer(&mut *out, value)?;
+    let sum = crc32fast::hash(out.get(start + 9..).unwrap_or_default());
+    for (place, digit) in out.iter_mut().skip(start).zip(format!("{sum:08x}").bytes()) {
+        *place = digit;
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+/// The file that is written.
+pub struct Journal {
+    /// `None`: nothing is writable, and nothing outlives uphold.
+    place: Option<(PathBuf, Head)>,
+    /// `None`: the last attempt to write failed, so that what is there lacks something.
+    file: Option<File>,
+    length: u64,
+    /// As long it was when it was begun.
+    began: u64,
+    line: Vec<u8>,
+    failing: bool,
+}
+
+impl Journal {
+    /// Begins the file anew, with all of the state in it.
+    pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
+        let place = place.map(|(private, head)| (private.to_owned(), head));
+        let mut journal =
+            Journal { place, file: None, length: 0, began: 0, line: Vec::new(), failing: false };
+        let begun = journal.begin_anew(engine);
+        journal.say(&begun);
+        journal
+    }
+
+    /// Puts down what has changed. `Err`: it is not on record, and what must not be done without that has to
+    /// wait.
+    pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
+        let Some(changes) = engine.changes() else { return Ok(()) };
+        let long = self.length >= LONG.max(self.began * TIMES);
+        let appended = !long && self.append(&changes).is_ok();
+        drop(changes);
+        let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
+        if recorded.is_err() {
+            self.file = None;
+        }
+        self.say(&recorded);
+        recorded
+    }
+
+    fn append(&mut self, changes: &Saved<'_>) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        self.line.clear();
+        wrap(changes, &mut self.line)?;
+        if let Err(error) = file.write_all(&self.line) {
+            // A part of a line would make what follows it corrupt.
+            drop(file.set_len(self.length));
+            return Err(error);
+        }
+        self.length += self.line.len() as u64;
+        Ok(())
+    }
+
+    fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
+        let Some((private, head)) = &self.place else { return Ok(()) };
+        let mut bytes = Vec::new();
+        wrap(head, &mut bytes)?;
+        wrap(&engine.state(), &mut bytes)?;
+        let new = private.join("state.new");
+        let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
+            |mut file| {
+                file.write_all(&bytes)?;
+                fs::rename(&new, path(private))?;
+                Ok(file)
+            },
+        );
+        match written {
+            Ok(file) => {
+                self.length = bytes.len() as u64;
+                self.began = self.length;
+                self.file = Some(file);
+                Ok(())
+            }
+            Err(error) => {
+                drop(fs::remove_file(new));
+                Err(error)
+            }
+        }
+    }
+
+    /// Once when it begins to fail, once when it is over.
+    fn say(&mut self, recorded: &io::Result<()>) {
+        match recorded {
+            Err(error) if !self.failing => {
+                tracing::error!(
+                    "cannot record the state: {error}; nothing is started until it can, for nobody would find \
+                     it again if uphold were killed"
+                );
+            }
+            Ok(()) if self.failing => tracing::info!("the state is recorded again"),
+            Ok(()) | Err(_) => {}
+        }
+        self.failing = recorded.is_err();
+    }
+}
