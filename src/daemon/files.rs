@@ -89,7 +89,8 @@ impl Files {
             environment: self.environment.clone(),
         };
         let mut set = Set::default();
-        for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name)) {
+        for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name))
+        {
             set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone())));
         }
         self.order(set, Vec::new(), sources, None, true)

@@ -190,13 +190,14 @@ impl Journal {
         wrap(head, &mut bytes)?;
         wrap(&engine.state(), &mut bytes)?;
         let new = private.join("state.new");
-        let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
-            |mut file| {
-                file.write_all(&bytes)?;
-                fs::rename(&new, path(private))?;
-                Ok(file)
-            },
-        );
+        let written =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
+                |mut file| {
+                    file.write_all(&bytes)?;
+                    fs::rename(&new, path(private))?;
+                    Ok(file)
+                },
+            );
         match written {
             Ok(file) => {
                 self.length = bytes.len() as u64;

@@ -14,10 +14,10 @@ use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc};
 
 use super::files::{self, Files, Loading};
-use super::places::{self, Places};
-use super::voice::Voice;
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
+use super::places::{self, Places};
+use super::voice::Voice;
 use super::{Daemon, Disk, Ears, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};

@@ -127,7 +127,8 @@ impl Records {
     fn take_back(&mut self, now: Time, event: Event) {
         let combined = event.message.starts_with(COMBINED);
         self.events.retain(|old| {
-            let same = if combined { old.message.starts_with(COMBINED) } else { old.message == event.message };
+            let same =
+                if combined { old.message.starts_with(COMBINED) } else { old.message == event.message };
             !(same && old.kind == event.kind && old.reason == event.reason)
         });
         if self.events.len() >= PER_UNIT {

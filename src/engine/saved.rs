@@ -210,9 +210,7 @@ impl Instance {
                 cont: true,
             }),
             Phase::Rest { .. } => Some(Effect::Terminate { instance, run }),
-            Phase::Killed { .. } => {
-                Some(Effect::Kill { instance, run, main_only: self.unit.stop.leave })
-            }
+            Phase::Killed { .. } => Some(Effect::Kill { instance, run, main_only: self.unit.stop.leave }),
             Phase::Surveyed { .. } => Some(Effect::Survey { instance, run }),
             Phase::Holding | Phase::Unborn { .. } | Phase::Looking { .. } | Phase::Unkillable { .. } => None,
         }

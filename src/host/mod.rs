@@ -33,12 +33,12 @@ mod usage;
 mod users;
 mod watch;
 
+pub use lock::{Lock, LockError, lock_runtime_dir};
 pub use machine::{
     World, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1, monotonic,
     mount_api_file_systems, now, own_start, peer, power_off, raise_nofile, read_only_mount, reboot,
     terminal_columns, uid, unblock_signals, world,
 };
-pub use lock::{Lock, LockError, lock_runtime_dir};
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;

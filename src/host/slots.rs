@@ -235,9 +235,7 @@ fn exit(number: u64) -> Option<Exit> {
     let low = (number & 0xffff_ffff) as u32;
     match number & !0xffff_ffff {
         CODE => Some(Exit::Code(low.cast_signed())),
-        SIGNAL => {
-            Signal::from_number(low.cast_signed()).map(|signal| Exit::Signal { signal, oom: false })
-        }
+        SIGNAL => Signal::from_number(low.cast_signed()).map(|signal| Exit::Signal { signal, oom: false }),
         _ => None,
     }
 }

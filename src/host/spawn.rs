@@ -256,12 +256,7 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 #[cfg(target_arch = "x86_64")]
-fn clone3(
-    stack: &Stack,
-    shared: &Shared<'_>,
-    cgroup: Option<&Into>,
-    pids: Pids<'_>,
-) -> Result<pid_t, Errno> {
+fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>, pids: Pids<'_>) -> Result<pid_t, Errno> {
     let vfork = libc::CLONE_VM | libc::CLONE_VFORK | pids.flags();
     let vfork = u64::from(vfork.cast_unsigned());
     let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };

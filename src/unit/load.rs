@@ -80,7 +80,8 @@ impl Loaded {
         match self.files.first() {
             Some(file) => format!("# masked by {}\n", file.display()),
             None if self.remembered => {
-                "# its file could not be read when uphold was started again: it is as it was then\n".to_owned()
+                "# its file could not be read when uphold was started again: it is as it was then\n"
+                    .to_owned()
             }
             None => {
                 let words: Vec<_> = self.unit.command.iter().map(|word| cat::quoted(word)).collect();

@@ -116,6 +116,22 @@ impl Uphold {
         self
     }
 
+    /// uphold is killed with -9, and is gone.
+    pub fn kill(&mut self) -> &mut Uphold {
+        self.signal(Signal::SIGKILL);
+        self.exit();
+        self
+    }
+
+    /// uphold is started again, with what else stands on the command line; what it says is added to stderr.
+    pub fn again(&mut self) -> &mut Uphold {
+        let append = |name: &str| fs::File::options().append(true).open(self.path(name)).unwrap();
+        let (out, err) = (append("stdout"), append("stderr"));
+        self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        self.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
+        self
+    }
+
     /// Started, and not expected to answer.
     pub fn start_blind(mut self) -> Uphold {
         let out = fs::File::create(self.path("stdout")).unwrap();

@@ -19,4 +19,5 @@ mod restarts;
 mod scarcity;
 mod setup;
 mod stopping;
+mod survives;
 mod without;

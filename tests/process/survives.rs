@@ -1,0 +1,172 @@
+//! uphold is killed with -9 and started again: it takes over what runs.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::dsl::*;
+
+const SLEEP: &str = "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"10ms\"\n";
+
+#[test]
+fn a_service_is_taken_over_with_its_pid_its_counters_and_its_events() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    uphold.until("web", "running").kill_main("web", Signal::SIGKILL);
+    uphold.until_view("web", "its first restart", |view| view["restarts"] == 1 && view["state"] == "running");
+    let before = uphold.view("web");
+    uphold.kill().again();
+    let after = uphold.view("web");
+    for key in ["pid", "restarts", "state", "wanted", "ready", "since", "started_at", "exits"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    uphold.until_event("web", "Adopted Took over process web");
+    assert_eq!(uphold.until_event("web", "Started"), 2);
+    uphold.kill_main("web", Signal::SIGKILL);
+    uphold
+        .until_view("web", "its second restart", |view| view["restarts"] == 2 && view["state"] == "running");
+    let killed = &uphold.view("web")["last_exit"];
+    // PIDFD_GET_INFO tells it from Linux 6.15 on.
+    assert!(killed["reason"] == "Unknown" || killed["signal"] == "SIGKILL", "{killed}");
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+}
+
+#[test]
+fn a_service_that_ended_while_no_uphold_ran_is_started_again() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.eventually("it is gone", |_| !is_alive(pid));
+    uphold.again();
+    uphold.until_view("web", "a new process", |view| view["state"] == "running" && view["pid"] != pid);
+    let view = uphold.view("web");
+    assert_eq!((&view["last_exit"]["reason"], &view["restarts"]), (&"Unknown".into(), &1.into()));
+}
+
+#[test]
+fn a_stop_that_had_begun_is_ended_and_what_was_stopped_stays_so() {
+    let mut uphold = Uphold::new()
+        .unit("slow", "command = [\"sh\", \"-c\", \"trap '' TERM; while :; do sleep 1; done\"]\n[stop]\ntimeout = \"2s\"\n")
+        .unit("down", SLEEP)
+        .start();
+    uphold.until("slow", "running").until("down", "running");
+    let pid = uphold.main_pid("slow");
+    assert_eq!(uphold.ctl(&["stop", "down"]).0, 0);
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "slow"]).0, 0);
+    uphold.until("slow", "stopping");
+    uphold.kill().again();
+    assert_eq!(
+        (uphold.state("down").as_str(), &uphold.view("down")["reason"]),
+        ("inactive", &"StoppedByOperator".into())
+    );
+    uphold.until("slow", "inactive");
+    assert!(!is_alive(pid));
+    assert_eq!(uphold.view("slow")["reason"], "StoppedByOperator");
+}
+
+#[test]
+fn a_oneshot_whose_end_nobody_saw_is_not_run_again() {
+    let text = "type = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"echo run >> runs; sleep 600\"]\n[restart]\npolicy = \"on-failure\"\n";
+    let uphold = Uphold::new();
+    let text = format!("working_dir = \"{}\"\n{text}", uphold.dir.path().display());
+    let mut uphold = uphold.unit("once", &text).start();
+    uphold.eventually("it runs", |uphold| uphold.path("runs").exists());
+    let pid = uphold.until("once", "starting").main_pid("once");
+    uphold.kill();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.eventually("it is gone", |_| !is_alive(pid));
+    uphold.again().until("once", "failed");
+    assert_eq!(uphold.view("once")["last_exit"]["reason"], "Unknown");
+    assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap(), "run\n");
+}
+
+#[test]
+fn bad_files_are_no_reason_to_abandon_what_runs() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill();
+    uphold.write_unit("web", "commnad = 3\n");
+    uphold.again();
+    assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
+    assert!(
+        uphold.stderr().contains("the files have errors: going on with the units that ran before"),
+        "{}",
+        uphold.stderr()
+    );
+    assert_eq!(uphold.view("web")["changed_on_disk"], true);
+    uphold.write_unit("web", SLEEP);
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
+}
+
+#[test]
+fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
+    for damage in ["boot", "cut", "middle"] {
+        let mut uphold = Uphold::with_unit("web", SLEEP);
+        let pid = uphold.until("web", "running").main_pid("web");
+        uphold.kill();
+        let path = uphold.path("run/private/state");
+        let text = fs::read_to_string(&path).unwrap();
+        let text = match damage {
+            "boot" => {
+                let line = text.lines().next().unwrap();
+                let json = line[9..].replace(
+                    &fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
+                    "other",
+                );
+                format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
+            }
+            "cut" => text[..20].to_owned(),
+            _ => text.replacen("\"core\"", "\"cors\"", 1),
+        };
+        fs::write(&path, text).unwrap();
+        uphold.again();
+        assert!(uphold.stderr().contains("is not taken over"), "{damage}: {}", uphold.stderr());
+        assert!(uphold.path("run/private/state.aside").exists());
+        uphold.until("web", "running");
+        assert!(uphold.main_pid("web") != pid && is_alive(pid), "{damage}");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+}
+
+#[test]
+fn a_line_that_was_being_written_is_cut() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill();
+    let path = uphold.path("run/private/state");
+    let mut text = fs::read_to_string(&path).unwrap();
+    text.push_str("0badc0de {\"core\"");
+    fs::write(&path, text).unwrap();
+    uphold.again();
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
+fn an_orderly_end_leaves_nothing_to_take_over() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.signal(Signal::SIGTERM);
+    assert!(uphold.exit().success());
+    assert!(!is_alive(pid) && !uphold.path("run/private/state").exists());
+    uphold.again().until("web", "running");
+    assert_eq!(uphold.view("web")["restarts"], 0);
+}
+
+#[test]
+fn many_kills_in_a_row_change_nothing() {
+    let mut uphold = Uphold::new();
+    for number in 0..20 {
+        uphold = uphold.unit(&format!("u{number}"), SLEEP);
+    }
+    let mut uphold = uphold.start();
+    for number in 0..20 {
+        uphold.until(&format!("u{number}"), "running");
+    }
+    let pids: Vec<i32> = (0..20).map(|number| uphold.main_pid(&format!("u{number}"))).collect();
+    for _ in 0..10 {
+        uphold.kill().again();
+    }
+    let after: Vec<i32> = (0..20).map(|number| uphold.main_pid(&format!("u{number}"))).collect();
+    assert_eq!(pids, after);
+}
