@@ -18,7 +18,7 @@ fn a_first_start_with_a_bad_file_starts_nothing_and_ends_with_78() {
 
 #[test]
 fn a_unit_with_the_name_of_the_command_of_init_is_refused_not_forgotten() {
-    let uphold = Uphold::with_unit("command", "command = [\"true\"]").mode(&["init", "--", "true"]);
+    let uphold = Uphold::new().unit("command", "command = [\"true\"]").mode(&["init", "--", "true"]);
     let output = uphold.run();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
