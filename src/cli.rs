@@ -28,6 +28,12 @@ enum Mode {
     Check(CheckArgs),
     /// Talk to a running uphold
     Ctl(ctl::Args),
+    /// Say whether this binary could go on from the state in a directory: what an upgrade asks before it
+    #[command(hide = true)]
+    TryState {
+        /// The private directory
+        private: PathBuf,
+    },
     /// Print a completion script
     Completions {
         /// For which shell
@@ -97,6 +103,7 @@ pub fn main() -> ExitCode {
         )),
         Mode::Check(check) => daemon::check(&check.units, &check.files),
         Mode::Ctl(arguments) => ctl::run(arguments, host::terminal_columns()),
+        Mode::TryState { private } => daemon::try_state(&private),
         Mode::Completions { shell } => completions(shell),
     }
 }

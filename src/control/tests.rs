@@ -107,8 +107,8 @@ fn plain(call: &Call) -> Reply {
         }
         Call::Events { .. } => Reply::Events(vec![event(1, "web"), event(2, "db")], None),
         Call::Load { dry_run, .. } => Reply::Changes(Changes { dry_run: *dry_run, ..Changes::default() }),
-        Call::Shutdown => Reply::Accepted,
-        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1 }),
+        Call::Shutdown | Call::Upgrade => Reply::Accepted,
+        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1 }),
         Call::Health { ready, .. } => Reply::Health(Health { healthy: !ready, units: vec![] }),
     }
 }

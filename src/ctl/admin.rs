@@ -1,6 +1,7 @@
 //! Commands about the daemon: loading files, health, versions, its end; and `cat`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 
@@ -9,6 +10,11 @@ use super::{Context, json, units, words};
 use crate::api::{Health, UnitConfig, Version};
 use crate::engine::Changes;
 use crate::unit::Name;
+
+/// How long a new image may take to answer.
+const BECOMES: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// `cat`: the merged units.
 pub(super) async fn cat(context: &Context, patterns: &[String]) -> Result<Code, Failure> {
@@ -80,6 +86,33 @@ pub(super) async fn shutdown(context: &Context) -> Result<Code, Failure> {
     context.client.ask(Method::POST, "/v1/shutdown", "").await?.accepted()?;
     if !context.json {
         context.out.line("uphold is shutting down")?;
+    }
+    Ok(Code::Fine)
+}
+
+/// `upgrade`: done when the new image answers.
+pub(super) async fn upgrade(context: &Context) -> Result<Code, Failure> {
+    let (before, _) = context.client.get::<Version>("/v1/version").await?;
+    // The connection may end with the old image before the answer is read.
+    if let Ok(answer) = context.client.ask(Method::POST, "/v1/upgrade", "").await {
+        answer.accepted()?;
+    }
+    let until = Instant::now() + BECOMES;
+    // The connections of the old image end with it; who comes meanwhile waits to be let in.
+    let after = loop {
+        match context.client.get::<Version>("/v1/version").await {
+            Ok((after, _)) if after.image != before.image => break after,
+            Ok(_) | Err(_) if Instant::now() < until => tokio::time::sleep(AGAIN).await,
+            Ok(_) => {
+                let why = "the daemon goes on as it was; `uphold ctl events uphold` says why";
+                return Err(Failure::Failed(format!("not upgraded: {why}")));
+            }
+            Err(failure) => return Err(failure),
+        }
+    };
+    if !context.json {
+        let (old, new) = (words::clean(&before.version), words::clean(&after.version));
+        context.out.line(&format!("upgraded from {old} to {new}, pid {}", after.pid))?;
     }
     Ok(Code::Fine)
 }

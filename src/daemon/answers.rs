@@ -2,6 +2,7 @@
 //! loop and comes back as [`Inward`].
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(super) enum Inward {
         /// Where to.
         reply: oneshot::Sender<Reply>,
     },
+    /// The new binary may be executed.
+    Execute(PathBuf),
     /// The files were read.
     Loaded {
         /// `update`.
@@ -58,6 +61,18 @@ pub(super) enum Inward {
     },
 }
 
+impl Inward {
+    /// For what has to be told apart by a text.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Inward::Probed { instance, run, kind, .. } => format!("{kind:?} probe of {instance}, run {run}"),
+            Inward::Show { one, .. } => format!("a view of {one:?}"),
+            Inward::Execute(path) => format!("the exec of {}", path.display()),
+            Inward::Loaded { .. } => "files that were read".to_owned(),
+        }
+    }
+}
+
 /// Who waits for an answer of the engine.
 pub(super) enum Waiter {
     /// For a command.
@@ -66,7 +81,7 @@ pub(super) enum Waiter {
     Loaded(Option<oneshot::Sender<Reply>>, Vec<String>),
 }
 
-fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
+pub(super) fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
     Problem { kind: kind.to_owned(), title: title.to_owned(), status, detail }
 }
 
@@ -76,7 +91,7 @@ fn no_such_unit(name: &Name) -> Reply {
 }
 
 /// The asker may be gone; what was asked for is done all the same.
-fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
+pub(super) fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
     drop(reply.send(answer));
 }
 
@@ -107,9 +122,11 @@ impl Daemon {
                 send(reply, Reply::Accepted);
                 self.shut_down(&format!("asked for by uid {}", peer.uid));
             }
+            Call::Upgrade => self.upgrade(Some(reply)),
             Call::Version => send(
                 reply,
                 Reply::Version(Version {
+                    image: self.image,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     pid: std::process::id(),
                 }),
@@ -157,6 +174,7 @@ impl Daemon {
                     None => send(reply, no_such_unit(&name)),
                 }
             }
+            Inward::Execute(path) => self.execute(&path),
             Inward::Loaded { update, dry_run, result, reply } => self.loaded(update, dry_run, result, reply),
         }
     }
@@ -366,6 +384,7 @@ fn named(call: &Call) -> Option<&Name> {
         | Call::Events { unit: None, .. }
         | Call::Load { .. }
         | Call::Shutdown
+        | Call::Upgrade
         | Call::Version
         | Call::Health { .. } => None,
     }

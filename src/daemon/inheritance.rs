@@ -17,6 +17,10 @@ pub struct Inheritance {
     pub same: bool,
     /// Sixteen hex digits that mark all that this line of upholds has started.
     pub token: String,
+    /// Which image of this process this is, from 1 on.
+    pub image: u32,
+    /// What children get for RLIMIT_NOFILE, if uphold has raised its own.
+    pub nofile: Option<(u64, u64)>,
     /// Where the cgroups of its runs are.
     pub cgroups: Option<PathBuf>,
     /// `None`: nobody could tell later whose pids these are, so nothing is kept.
@@ -33,6 +37,8 @@ impl Inheritance {
             state: None,
             same: false,
             token: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            image: 1,
+            nofile: None,
             cgroups: None,
             world,
             complaint: None,
@@ -44,8 +50,9 @@ impl Inheritance {
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
+                let (image, nofile) = if same { (head.image + 1, head.nofile) } else { (1, None) };
                 let (token, cgroups) = (head.token, head.cgroups);
-                Inheritance { state: Some(state), same, token, cgroups, ..none }
+                Inheritance { state: Some(state), same, token, image, nofile, cgroups, ..none }
             }
             Before::Useless(why) => {
                 let place = match journal::set_aside(private) {
@@ -68,6 +75,8 @@ impl Inheritance {
             pid: std::process::id(),
             start: host::own_start(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            image: self.image,
+            nofile: self.nofile,
         }
     }
 }

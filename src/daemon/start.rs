@@ -1,6 +1,6 @@
 //! From arguments to a running loop, and from its end to an exit status.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -21,7 +21,8 @@ use super::voice::Voice;
 use super::{Daemon, Disk, Ears, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
-use crate::host::{self, Host};
+use crate::failpoint;
+use crate::host::{self, Crashes, Host, Inherited};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
@@ -114,9 +115,17 @@ fn complain(text: &str) {
 }
 
 fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
+    let mut inherited = Inherited::collect();
+    failpoint::arm(host::act);
+    if let Err(error) = host::prepare_reexec() {
+        complain(&format!(
+            "uphold: cannot find its own binary: {error}; it survives no crash and no upgrade"
+        ));
+    }
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
-    let signals = signals::start()
+    let signals = host::handle_faults()
+        .and_then(signals::start)
         .map_err(|error| refuse(format!("uphold: cannot start the thread for signals: {error}")))?;
     host::unblock_signals();
     let container = options.init.is_some() && host::in_container();
@@ -137,10 +146,14 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let lock = match &places.runtime {
-        Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| refuse(format!("uphold: {error}")))?),
+        Some(dir) => Some(
+            host::lock_runtime_dir(dir, &mut inherited)
+                .map_err(|error| refuse(format!("uphold: {error}")))?,
+        ),
         None => None,
     };
-    let before = Inheritance::find(&places);
+    let mut before = Inheritance::find(&places);
+    let crashes = catch_crashes(&places, &mut before);
     let Read { config, loading, complaints } = read_files(&files, options.lenient || boot, &before)?;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
@@ -163,7 +176,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
-    let end = runtime.block_on(live(options, files, loading, config, places, before, signals));
+    let end =
+        runtime.block_on(live(options, files, loading, config, places, before, crashes, inherited, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(lock);
@@ -189,6 +203,16 @@ fn read_files(files: &Files, lenient: bool, before: &Inheritance) -> Result<Read
     let complaints = vec![format!("{}\n{what}", files::render(&problems))];
     let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
     Ok(Read { config: Config::default(), loading, complaints })
+}
+
+/// Has crashes end in an exec of uphold by itself, where there is a place for what the next image has to know.
+fn catch_crashes(places: &Places, before: &mut Inheritance) -> Crashes {
+    let Some(private) = &places.private else { return Crashes::default() };
+    host::catch_crashes(private, !before.same).unwrap_or_else(|error| {
+        let lack = format!("cannot keep a page for crashes: {error}; uphold survives none of its own");
+        before.complaint.get_or_insert(lack);
+        Crashes::default()
+    })
 }
 
 /// Where units were looked for in vain, and what would do.
@@ -247,6 +271,8 @@ async fn live(
     config: Config,
     places: Places,
     mut before: Inheritance,
+    crashes: Crashes,
+    mut inherited: Inherited,
     signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
@@ -255,11 +281,12 @@ async fn live(
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
+    before.nofile = before.nofile.or_else(host::raise_nofile);
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
         token: before.token.clone(),
-        nofile: host::raise_nofile(),
+        nofile: before.nofile,
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
         } else {
@@ -301,9 +328,10 @@ async fn live(
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
-    if let Some(path) = &socket {
+    if let Some(path) = socket.as_deref().filter(|_| !crashes.too_many) {
         let permissions = permissions(&config);
-        listen(path, control::Server::new(permissions, requests_in))
+        let waiting = if before.same { inherited.take_listener(path) } else { None };
+        listen(path, waiting, control::Server::new(permissions, requests_in))
             .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?;
     }
     let mut daemon = Daemon {
@@ -323,16 +351,25 @@ async fn live(
         inward,
         manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
         watchdog: manager::interval(),
+        image: before.image,
+        private: places.private.clone(),
+        plain: crashes.too_many,
+        upgrading: None,
+        poison: HashSet::new(),
         reboot: false,
         exit: None,
     };
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.take_over();
+    if before.same {
+        inherited.close();
+    }
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     if resumes {
         daemon.resume();
     }
+    daemon.say_how_it_came(&before, crashes);
     daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
@@ -368,7 +405,16 @@ fn permissions(config: &Config) -> Permissions {
 }
 
 /// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.
-fn listen(path: &Path, server: control::Server) -> io::Result<()> {
+/// `waiting`: the listener of the image before, at which clients may wait already.
+fn listen(
+    path: &Path,
+    waiting: Option<std::os::unix::net::UnixListener>,
+    server: control::Server,
+) -> io::Result<()> {
+    if let Some(listener) = waiting {
+        accept(UnixListener::from_std(listener)?, server);
+        return Ok(());
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -383,6 +429,11 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    accept(listener, server);
+    Ok(())
+}
+
+fn accept(listener: UnixListener, server: control::Server) {
     tokio::spawn(async move {
         let mut failing = false;
         loop {
@@ -404,7 +455,6 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
             }
         }
     });
-    Ok(())
 }
 
 /// `uphold check`: everything that is wrong with files.

@@ -95,6 +95,15 @@ pub enum Input {
         /// In a sentence.
         message: String,
     },
+    /// The same of uphold itself.
+    Own {
+        /// An event's reason, as `Crashed`.
+        reason: &'static str,
+        /// `true`: a Warning.
+        warning: bool,
+        /// In a sentence.
+        message: String,
+    },
     /// New files were read and are right: the first plan, `daemon-reload`, or `update`.
     Load {
         /// What they say.
@@ -123,6 +132,28 @@ pub enum Input {
     Forward(Signal),
     /// After [`Effect::Sweep`]: no child of uphold is left.
     Childless,
+}
+
+impl Input {
+    /// What it is, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Input::Tick => "tick",
+            Input::Spawned { .. } => "spawned",
+            Input::SpawnFailed { .. } => "spawn-failed",
+            Input::Exited { .. } => "exited",
+            Input::Left { .. } => "left",
+            Input::Emptied { .. } => "emptied",
+            Input::Probed { .. } => "probed",
+            Input::Notice { .. } => "notice",
+            Input::Own { .. } => "own",
+            Input::Load { .. } => "load",
+            Input::Command { .. } => "command",
+            Input::Shutdown => "shutdown",
+            Input::Forward(_) => "forward",
+            Input::Childless => "childless",
+        }
+    }
 }
 
 /// What an operator can ask for.

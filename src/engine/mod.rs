@@ -166,6 +166,11 @@ impl Engine {
                     step.event(&instance.name, kind, reason, &message);
                 });
             }
+            Input::Own { reason, warning, message } => {
+                let kind = if warning { EventKind::Warning } else { EventKind::Normal };
+                let event = self.events.record(now, &Name::uphold(), kind, reason, &message);
+                effects.push(Effect::Event(event));
+            }
             Input::Load { plan, update, ticket } => self.load(now, effects, plan, update, ticket),
             Input::Command { verb, instances, timeout, wait, ticket } => {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
@@ -178,13 +183,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let due: Vec<Name> = self
-            .deadlines
-            .iter()
-            .take_while(|(at, _)| *at <= now.mono)
-            .map(|(_, name)| name.clone())
-            .collect();
-        for name in due {
+        if let Some(name) = self.due(now.mono).cloned() {
             self.step(now, effects, &name, |instance, step| instance.advance(step));
         }
         self.tick_ending(now, effects);
@@ -210,6 +209,19 @@ impl Engine {
         };
         act(instance, &mut step);
         self.mark(name);
+    }
+
+    /// The instance that a [`Input::Tick`] is for now, if it is for one. Each is for one alone: a bug in what
+    /// it does must not hold up all others.
+    pub fn due(&self, now: Mono) -> Option<&Name> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, name)| name)
+    }
+
+    /// Lets the deadline of the instance that is due pass, because what it leads to cannot be done.
+    pub fn pass_by(&mut self, now: Mono) {
+        if self.due(now).is_some() {
+            self.deadlines.pop_first();
+        }
     }
 
     /// When [`Input::Tick`] is due at the latest; `None`: never.

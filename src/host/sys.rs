@@ -197,6 +197,30 @@ pub(super) fn ignored_signals() -> Vec<c_int> {
     (1..=64).filter(|number| mask >> (number - 1) & 1 == 1).collect()
 }
 
+/// The descriptor is open.
+pub(super) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes integers; a bad descriptor is an error.
+    check(c_long::from(unsafe { libc::fcntl(fd, libc::F_GETFD) })).is_ok()
+}
+
+/// Takes a descriptor that was open before uphold began; `None`: it is not open.
+pub(super) fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    if fd <= 2 || !is_open(fd) {
+        return None;
+    }
+    // SAFETY: the image before has handed it over by this number, and nobody in this one knows it.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes integers.
+    let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Some(owned)
+}
+
+/// O_NONBLOCK.
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
 /// Moves a descriptor out of the way of 0, 1 and 2.
 pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 {

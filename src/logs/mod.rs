@@ -241,6 +241,14 @@ impl Logs {
         }
     }
 
+    /// Waits until everything that was read so far is where it goes, but a second at most.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        self.order(Command::Settle(done));
+        // An error is the end of the thread, and after a second nobody waits any longer.
+        drop(timeout(Duration::from_secs(1), settled).await);
+    }
+
     fn order(&self, command: Command) {
         if self.commands.send(command).is_err() {
             tracing::error!("cannot reach the log thread: it has ended");

@@ -44,6 +44,8 @@ pub(super) enum Command {
     Configure(Name, unit::Logs),
     /// Read what this instance has written up to now, then answer.
     Drain(Name, oneshot::Sender<()>),
+    /// Have the consoles write what they were given, then answer.
+    Settle(oneshot::Sender<()>),
     /// Read what all have written up to now, then answer and end.
     Finish(oneshot::Sender<()>),
 }
@@ -114,6 +116,10 @@ pub(super) async fn run(pump: Pump, mut commands: mpsc::UnboundedReceiver<Comman
                     // A queue that is full is not waited for: whoever asks must not hang on it.
                     let _ = pump.borrow_mut().drain(Some(&instance));
                     // Who asked may have gone.
+                    let _ = done.send(());
+                }
+                Some(Command::Settle(done)) => {
+                    flush(&pump).await;
                     let _ = done.send(());
                 }
                 Some(Command::Finish(done)) => break Some(done),

@@ -10,6 +10,7 @@ mod ctl;
 mod dsl;
 mod endurance;
 mod files;
+mod goes_on;
 mod logs;
 mod messages;
 mod nginx;
