@@ -6,6 +6,7 @@
 mod answers;
 mod disk;
 mod files;
+mod looks;
 mod manager;
 mod places;
 mod signals;
@@ -31,6 +32,7 @@ use crate::unit::{Check, Name, ProbeKind, Signal};
 use answers::{Inward, Waiter};
 use disk::Disk;
 use files::{Files, Loading};
+use looks::Looks;
 use manager::Manager;
 
 pub use start::{Init, Options, check, run};
@@ -45,6 +47,7 @@ struct Daemon {
     logs: Arc<Logs>,
     prober: Arc<Prober>,
     disk: Disk,
+    looks: Looks,
     files: Arc<Files>,
     loading: Loading,
     /// COMMAND of `init`.

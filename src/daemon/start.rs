@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Manager, manager, signals};
+use super::{Daemon, Disk, Ears, Looks, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
 use crate::host::{self, Host};
@@ -270,6 +270,7 @@ async fn live(
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
+        looks: Looks::default(),
         files: Arc::new(files),
         loading,
         command,
