@@ -452,6 +452,20 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
+    let (requests, mut receiver) = mpsc::channel::<Request>(1);
+    let world = World { server: Server::new(permissions(), requests), calls: Arc::default() };
+    for request in ["GET /v1/units/web/wait?for=failed", "POST /v1/units/web/stop?wait=true"] {
+        let mut stream = world.connect(root());
+        send(&mut stream, request, "").await;
+        let Request { mut reply, .. } = tokio::time::timeout(BOUND, receiver.recv()).await.unwrap().unwrap();
+        assert!(!reply.is_closed());
+        drop(stream);
+        tokio::time::timeout(BOUND, reply.closed()).await.expect("nobody holds the other end");
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, receiver) = mpsc::channel(1);
     drop(receiver);

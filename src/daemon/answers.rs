@@ -34,6 +34,8 @@ pub(super) enum Inward {
         /// How it went.
         outcome: Outcome,
     },
+    /// Who waited for the engine's answer is gone.
+    Gone(Ticket),
     /// Files were looked at.
     Looked {
         /// What had been loaded then.
@@ -99,6 +101,7 @@ impl Daemon {
                 tracing::debug!(uid = peer.uid, pid = peer.pid, unit = unit.as_str(), "{verb:?}");
                 let ticket = self.ticket(Waiter::Done(reply));
                 self.handle(Input::Command { verb, instances: vec![unit], timeout, wait, ticket });
+                self.mind(ticket);
             }
             Call::Logs { unit, lines, since, follow, previous } => {
                 send(reply, self.read_logs(unit, lines, since, follow, previous));
@@ -128,6 +131,22 @@ impl Daemon {
         let ticket = Ticket(self.tickets);
         self.waiters.insert(ticket, waiter);
         ticket
+    }
+
+    /// Where there was no answer at once: once the asker is gone, neither daemon nor engine keeps anything for
+    /// it; [`Inward::Gone`] says so.
+    fn mind(&mut self, ticket: Ticket) {
+        let Some(Waiter::Done(waiter)) = self.waiters.get_mut(&ticket) else { return };
+        let (passed_on, answer) = oneshot::channel();
+        let mut reply = std::mem::replace(waiter, passed_on);
+        let inward = self.inward.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reply.closed() => drop(inward.send(Inward::Gone(ticket))),
+                // An error is no answer: it is said by dropping the reply.
+                answer = answer => drop(answer.map(|answer| send(reply, answer))),
+            }
+        });
     }
 
     /// Asks disk and log thread for what a view needs; [`Inward::Show`] follows.
@@ -172,6 +191,11 @@ impl Daemon {
     pub(super) fn inward(&mut self, inward: Inward) {
         match inward {
             Inward::Probed { instance, run, kind, outcome } => self.probed(instance, run, kind, outcome),
+            Inward::Gone(ticket) => {
+                tracing::debug!("a client is gone before its answer came; what it asked for goes on");
+                self.waiters.remove(&ticket);
+                self.handle(Input::Gone { ticket });
+            }
             Inward::Looked { of, found } => {
                 // What was loaded meanwhile says more.
                 let current = Arc::ptr_eq(&of, &self.loading.set);

@@ -117,6 +117,11 @@ pub enum Input {
         /// Who waits for the answer.
         ticket: Ticket,
     },
+    /// Who waited for this answer is gone, and no answer follows; what was asked for goes on.
+    Gone {
+        /// Whose.
+        ticket: Ticket,
+    },
     /// Stop everything in order and end; the second one kills at once.
     Shutdown,
     /// uphold itself got a signal in `init -- COMMAND`: it is COMMAND's.
@@ -282,7 +287,7 @@ pub enum Effect {
     },
     /// An event was recorded or counted on.
     Event(Event),
-    /// A request came to its end.
+    /// A request came to its end. Once a ticket, unless its asker was `Gone` before.
     Answer {
         /// Whose.
         ticket: Ticket,

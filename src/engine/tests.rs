@@ -433,6 +433,25 @@ fn a_wait_ends_as_soon_as_its_goal_cannot_come() {
 }
 
 #[test]
+fn who_is_gone_is_answered_no_more_and_what_it_asked_for_goes_on() {
+    let mut script = Script::new(vec![plain("web")]);
+    script
+        .spawned("web")
+        .command(Verb::Wait(Goal::Failed), &["web"])
+        .command(Verb::Wait(Goal::Stopped), &["web"]);
+    script.command(Verb::Stop, &["web"]).done.clear();
+    for ticket in [2, 3] {
+        script.input(Input::Gone { ticket: Ticket(ticket) });
+    }
+    assert!(script.engine.requests.is_empty());
+    script.dies("web", 0).did(&[]).input(Input::Gone { ticket: Ticket(2) });
+    assert_eq!(
+        (script.state("web"), script.why("web").as_str()),
+        ("inactive", "StoppedByOperator: stopped by the operator")
+    );
+}
+
+#[test]
 fn a_restart_names_only_those_that_it_stops() {
     let mut script = Script::new(vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])]);
     script.spawned("db").spawned("web");

@@ -109,6 +109,9 @@ impl Rules {
                     self.open.insert(*ticket, Open { verb: None, wait: true, until: Some(now.mono.0) });
                 }
             }
+            Input::Gone { ticket } => {
+                self.open.remove(ticket);
+            }
             Input::Shutdown => {
                 self.forced |= engine.shutting_down();
                 self.shutdown = true;
