@@ -1,6 +1,7 @@
 //! Connections: each is a task that reads requests, has them answered, and ends by itself.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::follow::Daemon;
 use super::limits::{Admission, Places};
@@ -37,6 +38,8 @@ pub struct Server {
     permissions: Permissions,
     requests: mpsc::Sender<Request>,
     places: Arc<Places>,
+    /// True at the end; each connection listens to it, and so counts as one.
+    ending: watch::Sender<bool>,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
@@ -48,6 +51,7 @@ impl Server {
             permissions,
             requests,
             places: Arc::default(),
+            ending: watch::Sender::new(false),
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -73,10 +77,21 @@ impl Server {
             timeout,
             refused,
         });
+        let ending = self.ending.subscribe();
         tokio::spawn(async move {
-            session.run(stream).await;
+            session.run(stream, ending).await;
             drop(place);
         });
+    }
+
+    /// At the end, once the daemon answers no more: lets what is being answered or followed come to its own
+    /// end, so that a client can tell that from a connection that broke. At most for so long: a client that
+    /// does not read must not keep uphold.
+    pub async fn finish(&self, limit: Duration) {
+        self.ending.send_replace(true);
+        if tokio::time::timeout(limit, self.ending.closed()).await.is_err() {
+            tracing::debug!("a client of the control API does not read its answer to the end");
+        }
     }
 }
 
@@ -92,7 +107,7 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self: Arc<Session>, stream: UnixStream) {
+    async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
         let service = service_fn(|request| {
             let session = self.clone();
             async move { Ok::<_, Infallible>(session.answer(request).await) }
@@ -102,7 +117,16 @@ impl Session {
             .header_read_timeout(self.timeout)
             .max_buf_size(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            // The server is dropped only with the daemon: an error is the end, too.
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             let Peer { pid, uid, .. } = self.daemon.peer;
             tracing::debug!(uid, pid, %error, "a control connection ended early");
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
 
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
@@ -30,6 +31,8 @@ use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severit
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long a client may take at the end to read what is left of its answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
 
@@ -259,11 +262,14 @@ async fn live(
         sweep: init.is_some(),
     });
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
-    if let Some(path) = &socket {
-        let permissions = permissions(&config);
-        listen(path, control::Server::new(permissions, requests_in))
-            .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?;
-    }
+    let server = Arc::new(control::Server::new(permissions(&config), requests_in));
+    let accepting = match &socket {
+        Some(path) => Some(
+            listen(path, server.clone())
+                .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?,
+        ),
+        None => None,
+    };
     let mut daemon = Daemon {
         engine,
         host: Host::new(host_settings, news_in),
@@ -293,11 +299,18 @@ async fn live(
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
     daemon.logs.finish(LAST_LINES).await;
+    let reboot = daemon.reboot;
+    // With them ends what is followed and what is waited for.
+    drop((daemon, ears));
+    if let Some(accepting) = accepting {
+        accepting.abort();
+        server.finish(LAST_ANSWERS).await;
+    }
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
-    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot: daemon.reboot })
+    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
 }
 
 fn permissions(config: &Config) -> Permissions {
@@ -318,8 +331,9 @@ fn permissions(config: &Config) -> Permissions {
     Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
 }
 
-/// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.
-fn listen(path: &Path, server: control::Server) -> io::Result<()> {
+/// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
+/// path is stale.
+fn listen(path: &Path, server: Arc<control::Server>) -> io::Result<AbortHandle> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -334,7 +348,7 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         let mut failing = false;
         loop {
             match listener.accept().await {
@@ -355,7 +369,7 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
             }
         }
     });
-    Ok(())
+    Ok(accepting.abort_handle())
 }
 
 /// `uphold check`: everything that is wrong with files.
