@@ -197,7 +197,7 @@ fn command_unit(init: &Init) -> Result<Option<Unit>, Refusal> {
         .map_err(|word| refuse(format!("uphold: cannot run COMMAND: {} is no UTF-8", word.display())))?;
     let name = Name::new("command").map_err(|error| refuse(error.to_string()))?;
     let mut unit = Unit::new(name);
-    unit.description = format!("COMMAND of init: {}", command.join(" "));
+    unit.description = "COMMAND of init".to_owned();
     unit.command = command;
     unit.inherit_environment = Inherit::All;
     unit.umask = umask().unwrap_or(unit.umask);

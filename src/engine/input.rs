@@ -166,7 +166,8 @@ pub enum Goal {
 pub struct SpawnFailure {
     /// What was being set up, in words that follow "cannot start web: ", as `setting the user`.
     pub stage: String,
-    /// Why, in a sentence, as `no user named wwww-data`.
+    /// Why, in a sentence, as `no user named wwww-data`. It may name a program or a file, and has in it neither
+    /// an argument nor what stands in an environment file: everybody who may look reads it.
     pub message: String,
     /// For want of something passing (EAGAIN, ENOMEM, EMFILE, ENFILE, ETXTBSY): tried again, no crash.
     pub passing: bool,
@@ -190,14 +191,14 @@ pub enum Exit {
     Unknown,
 }
 
-/// One attempt of a probe.
+/// One attempt of a probe. Everybody who may look reads the texts: no argument of a command stands in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It passed.
     Success,
     /// It passed, and there is something to say.
     Warning(String),
-    /// It failed; the text is the kubelet's.
+    /// It failed; the text is the kubelet's, less a command's arguments.
     Failure(String),
     /// The supervisor could not try (EMFILE, ENOMEM, EAGAIN): thrown away.
     Error(String),
