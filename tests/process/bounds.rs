@@ -100,6 +100,22 @@ fn a_client_that_goes_away_while_it_waits_is_forgotten_and_its_stop_goes_on() {
     uphold.eventually("it is forgotten", |uphold| gone(uphold) == 21).until("web", "inactive");
 }
 
+#[test]
+fn a_client_that_does_not_read_does_not_keep_uphold_from_its_end() {
+    let text = "command = [\"sh\", \"-c\", \"yes a line of a log | head -c 4000000; exec sleep 600\"]";
+    let mut uphold = Uphold::with_unit("web", text);
+    let log = uphold.path("log/web/stdout.log");
+    uphold.eventually("it has written", |_| std::fs::metadata(&log).is_ok_and(|file| file.len() > 4_000_000));
+    let mut stream = UnixStream::connect(uphold.socket()).unwrap();
+    stream.write_all(b"GET /v1/units/web/logs?follow=true HTTP/1.1\r\nHost: u\r\n\r\n").unwrap();
+    stream.read_exact(&mut [0; 100]).unwrap();
+    let begun = Instant::now();
+    uphold.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(stream);
+}
+
 /// How often a process's threads have gone to sleep.
 fn sleeps(pid: i32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
