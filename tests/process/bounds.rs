@@ -91,7 +91,9 @@ fn a_client_that_goes_away_while_it_waits_is_forgotten_and_its_stop_goes_on() {
         stream
     };
     for n in 1..=20 {
-        drop(ask("GET /v1/units/web/wait?for=stopped"));
+        let wait = ask("GET /v1/units/web/wait?for=stopped");
+        uphold.eventually("it is asked for", |uphold| uphold.stderr().matches("Wait(Stopped)").count() == n);
+        drop(wait);
         uphold.eventually("it is forgotten", |uphold| gone(uphold) == n);
     }
     let stop = ask("POST /v1/units/web/stop?wait=true");
