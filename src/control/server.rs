@@ -14,13 +14,14 @@ use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
-use super::follow::Daemon;
+use super::follow::{Asked, Daemon};
 use super::limits::{Admission, Places};
 use super::permissions::{Access, not_permitted, overflow_uid};
 use super::respond::{self, Body, problem};
 use super::routes::{Refusal, Route};
-use super::{Peer, Permissions, Request};
+use super::{Call, Peer, Permissions, Request};
 use crate::api::Problem;
 
 /// How long a client may take to send a request's head, then its body, and how long a connection may idle.
@@ -110,7 +111,10 @@ impl Session {
     async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
         let service = service_fn(|request| {
             let session = self.clone();
-            async move { Ok::<_, Infallible>(session.answer(request).await) }
+            // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
+            // before the daemon has heard of it. What is waited for goes with the connection.
+            let asked = tokio::spawn(self.clone().ask(request));
+            async move { Ok::<_, Infallible>(session.answer(asked).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -132,10 +136,28 @@ impl Session {
         }
     }
 
-    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Body> {
+    async fn answer(&self, asked: JoinHandle<Result<(Call, Asked), Response<Body>>>) -> Response<Body> {
+        match asked.await {
+            Ok(Ok((call, asked))) => {
+                respond::reply(self.daemon.answer(asked).await, call, self.access, self.daemon.clone())
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(error) => {
+                tracing::error!(%error, "a bug: cannot take a request of the control API");
+                let detail = "cannot answer: uphold itself has failed; its log says where";
+                respond::refusal(&problem("internal", 500, detail).into(), true)
+            }
+        }
+    }
+
+    /// Makes the request a call and asks the daemon, or says why not.
+    async fn ask(
+        self: Arc<Session>,
+        request: HttpRequest<Incoming>,
+    ) -> Result<(Call, Asked), Response<Body>> {
         let (head, body) = request.into_parts();
         if let Some(problem) = &self.refused {
-            return respond::refusal(&problem.clone().into(), true);
+            return Err(respond::refusal(&problem.clone().into(), true));
         }
         let permit = |needs| self.permit(needs, &format!("answer {} {}", head.method, head.uri.path()));
         let found = permit(Access::Read)
@@ -143,19 +165,15 @@ impl Session {
             .and_then(|()| Route::find(&head.method, head.uri.path(), head.uri.query(), permit));
         let route = match found {
             Ok(route) => route,
-            Err(refusal) => return respond::refusal(&refusal, !body.is_end_stream()),
+            Err(refusal) => return Err(respond::refusal(&refusal, !body.is_end_stream())),
         };
         let body = match self.read(body).await {
             Ok(body) => body,
-            Err(problem) => return respond::refusal(&problem.into(), true),
+            Err(problem) => return Err(respond::refusal(&problem.into(), true)),
         };
-        match route.call(&body) {
-            Ok(call) => {
-                let reply = self.daemon.ask(call.clone()).await;
-                respond::reply(reply, call, self.access, self.daemon.clone())
-            }
-            Err(problem) => respond::refusal(&problem.into(), false),
-        }
+        let call = route.call(&body).map_err(|problem| respond::refusal(&problem.into(), false))?;
+        let asked = self.daemon.ask(call.clone()).await;
+        Ok((call, asked))
     }
 
     fn permit(&self, needs: Access, act: &str) -> Result<(), Problem> {

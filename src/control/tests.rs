@@ -466,6 +466,22 @@ async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
 }
 
 #[tokio::test]
+async fn what_a_client_asked_for_before_it_went_away_reaches_the_daemon() {
+    let world = World::new(plain);
+    for n in 1..=50 {
+        let mut stream = world.connect(root());
+        send(&mut stream, "POST /v1/units/web/stop", "").await;
+        drop(stream);
+        let heard = async {
+            while world.calls().len() < n {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), heard).await.expect("it is asked for");
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, receiver) = mpsc::channel(1);
     drop(receiver);
