@@ -8,6 +8,7 @@ mod disk;
 mod files;
 mod inheritance;
 mod journal;
+mod looks;
 mod manager;
 mod places;
 mod signals;
@@ -38,6 +39,7 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use files::{Files, Loading};
 use journal::Journal;
+use looks::Looks;
 use manager::Manager;
 use upgrade::Upgrade;
 
@@ -55,6 +57,7 @@ struct Daemon {
     logs: Arc<Logs>,
     prober: Arc<Prober>,
     disk: Disk,
+    looks: Looks,
     files: Arc<Files>,
     loading: Loading,
     /// COMMAND of `init`.

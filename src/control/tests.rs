@@ -236,8 +236,7 @@ async fn each_call_is_answered_with_its_json() {
         let answer = world.ask(root(), request).await;
         assert_eq!(answer.status, status, "{request}");
         assert!(answer.body.contains(part), "{request}: {}", answer.body);
-        let kind = if request.contains("logs") || request.contains("events") { "x-ndjson" } else { "json" };
-        assert!(answer.head.contains(&format!("content-type: application/{kind}\r\n")), "{}", answer.head);
+        assert!(answer.head.contains("content-type: application/json\r\n"), "{request}: {}", answer.head);
     }
     assert_eq!(world.calls().len(), 13);
 }
@@ -450,6 +449,36 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
         }
     };
     tokio::time::timeout(BOUND, gone).await.expect("a client that went away is not followed for");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
+    let (requests, mut receiver) = mpsc::channel::<Request>(1);
+    let world = World { server: Server::new(permissions(), requests), calls: Arc::default() };
+    for request in ["GET /v1/units/web/wait?for=failed", "POST /v1/units/web/stop?wait=true"] {
+        let mut stream = world.connect(root());
+        send(&mut stream, request, "").await;
+        let Request { mut reply, .. } = tokio::time::timeout(BOUND, receiver.recv()).await.unwrap().unwrap();
+        assert!(!reply.is_closed());
+        drop(stream);
+        tokio::time::timeout(BOUND, reply.closed()).await.expect("nobody holds the other end");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_asked_for_before_it_went_away_reaches_the_daemon() {
+    let world = World::new(plain);
+    for n in 1..=50 {
+        let mut stream = world.connect(root());
+        send(&mut stream, "POST /v1/units/web/stop", "").await;
+        drop(stream);
+        let heard = async {
+            while world.calls().len() < n {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), heard).await.expect("it is asked for");
+    }
 }
 
 #[tokio::test]

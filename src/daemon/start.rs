@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::AbortHandle;
 
 use super::files::{self, Files, Loading};
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
 use super::places::{self, Places};
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Manager, manager, signals};
+use super::{Daemon, Disk, Ears, Looks, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
 use crate::failpoint;
@@ -33,6 +34,8 @@ use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severit
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long a client may take at the end to read what is left of its answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
 
@@ -243,7 +246,7 @@ fn command_unit(init: &Init) -> Result<Option<Unit>, Refusal> {
         .map_err(|word| refuse(format!("uphold: cannot run COMMAND: {} is no UTF-8", word.display())))?;
     let name = Name::new("command").map_err(|error| refuse(error.to_string()))?;
     let mut unit = Unit::new(name);
-    unit.description = format!("COMMAND of init: {}", command.join(" "));
+    unit.description = "COMMAND of init".to_owned();
     unit.command = command;
     unit.inherit_environment = Inherit::All;
     unit.umask = umask().unwrap_or(unit.umask);
@@ -328,12 +331,15 @@ async fn live(
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
-    if let Some(path) = socket.as_deref().filter(|_| !crashes.too_many) {
-        let permissions = permissions(&config);
-        let waiting = if before.same { inherited.take_listener(path) } else { None };
-        listen(path, waiting, control::Server::new(permissions, requests_in))
-            .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?;
-    }
+    let server = Arc::new(control::Server::new(permissions(&config), requests_in));
+    let accepting = match socket.as_deref().filter(|_| !crashes.too_many) {
+        Some(path) => {
+            let waiting = if before.same { inherited.take_listener(path) } else { None };
+            let accepting = listen(path, waiting, server.clone());
+            Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
+        }
+        None => None,
+    };
     let mut daemon = Daemon {
         engine,
         journal,
@@ -341,6 +347,7 @@ async fn live(
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
+        looks: Looks::default(),
         files: Arc::new(files),
         loading,
         command,
@@ -376,6 +383,13 @@ async fn live(
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
     daemon.logs.finish(LAST_LINES).await;
+    let reboot = daemon.reboot;
+    // With them ends what is followed and what is waited for.
+    drop((daemon, ears));
+    if let Some(accepting) = accepting {
+        accepting.abort();
+        server.finish(LAST_ANSWERS).await;
+    }
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));
     }
@@ -383,7 +397,7 @@ async fn live(
         journal::remove(private);
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
-    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot: daemon.reboot })
+    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
 }
 
 fn permissions(config: &Config) -> Permissions {
@@ -404,16 +418,15 @@ fn permissions(config: &Config) -> Permissions {
     Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
 }
 
-/// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.
-/// `waiting`: the listener of the image before, at which clients may wait already.
+/// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
+/// path is stale. `waiting`: the listener of the image before, at which clients may wait already.
 fn listen(
     path: &Path,
     waiting: Option<std::os::unix::net::UnixListener>,
-    server: control::Server,
-) -> io::Result<()> {
+    server: Arc<control::Server>,
+) -> io::Result<AbortHandle> {
     if let Some(listener) = waiting {
-        accept(UnixListener::from_std(listener)?, server);
-        return Ok(());
+        return Ok(accept(UnixListener::from_std(listener)?, server));
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -429,12 +442,11 @@ fn listen(
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    accept(listener, server);
-    Ok(())
+    Ok(accept(listener, server))
 }
 
-fn accept(listener: UnixListener, server: control::Server) {
-    tokio::spawn(async move {
+fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
+    let accepting = tokio::spawn(async move {
         let mut failing = false;
         loop {
             match listener.accept().await {
@@ -455,6 +467,7 @@ fn accept(listener: UnixListener, server: control::Server) {
             }
         }
     });
+    accepting.abort_handle()
 }
 
 /// `uphold check`: everything that is wrong with files.

@@ -126,6 +126,11 @@ pub enum Input {
         /// Who waits for the answer.
         ticket: Ticket,
     },
+    /// Who waited for this answer is gone, and no answer follows; what was asked for goes on.
+    Gone {
+        /// Whose.
+        ticket: Ticket,
+    },
     /// Stop everything in order and end; the second one kills at once.
     Shutdown,
     /// uphold itself got a signal in `init -- COMMAND`: it is COMMAND's.
@@ -149,6 +154,7 @@ impl Input {
             Input::Own { .. } => "own",
             Input::Load { .. } => "load",
             Input::Command { .. } => "command",
+            Input::Gone { .. } => "gone",
             Input::Shutdown => "shutdown",
             Input::Forward(_) => "forward",
             Input::Childless => "childless",
@@ -192,7 +198,8 @@ pub enum Goal {
 pub struct SpawnFailure {
     /// What was being set up, in words that follow "cannot start web: ", as `setting the user`.
     pub stage: String,
-    /// Why, in a sentence, as `no user named wwww-data`.
+    /// Why, in a sentence, as `no user named wwww-data`. It may name a program or a file, and has in it neither
+    /// an argument nor what stands in an environment file: everybody who may look reads it.
     pub message: String,
     /// For want of something passing (EAGAIN, ENOMEM, EMFILE, ENFILE, ETXTBSY): tried again, no crash.
     pub passing: bool,
@@ -216,14 +223,14 @@ pub enum Exit {
     Unknown,
 }
 
-/// One attempt of a probe.
+/// One attempt of a probe. Everybody who may look reads the texts: no argument of a command stands in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It passed.
     Success,
     /// It passed, and there is something to say.
     Warning(String),
-    /// It failed; the text is the kubelet's.
+    /// It failed; the text is the kubelet's, less a command's arguments.
     Failure(String),
     /// The supervisor could not try (EMFILE, ENOMEM, EAGAIN): thrown away.
     Error(String),
@@ -313,7 +320,7 @@ pub enum Effect {
     },
     /// An event was recorded or counted on.
     Event(Event),
-    /// A request came to its end.
+    /// A request came to its end. Once a ticket, unless its asker was `Gone` before.
     Answer {
         /// Whose.
         ticket: Ticket,

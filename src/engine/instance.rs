@@ -41,8 +41,9 @@ pub(super) struct Instance {
     /// longer waits.
     pub(super) tried: bool,
     pub(super) last_run: Option<Run>,
-    /// The end of the last run that ended.
+    /// The end of the last run of which nothing is left: what is decided by.
     pub(super) ended: Option<Ended>,
+    /// The last ends of main processes, oldest first: what is shown.
     pub(super) exits: VecDeque<LastExit>,
     /// It has just become `failed` or `completed`: `on_end` is looked at once.
     pub(super) final_end: bool,
@@ -402,12 +403,12 @@ impl Instance {
         self.ended.as_ref().map(Ended::status)
     }
 
-    pub(super) fn record_end(&mut self, ended: Ended, started: Option<Wall>) {
+    /// Shows an end from now on: once a run, at the end of its main process, whatever is left of it.
+    pub(super) fn show_end(&mut self, ended: &Ended, started: Option<Wall>) {
         if self.exits.len() >= EXITS {
             self.exits.pop_front();
         }
         self.exits.push_back(ended.shown(started));
-        self.ended = Some(ended);
     }
 }
 

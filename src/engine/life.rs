@@ -92,7 +92,8 @@ impl Instance {
             said: None,
         };
         step.warning(&self.name, "SpawnFailed", &words::ended(&self.name, &ended));
-        self.record_end(ended, None);
+        self.show_end(&ended, None);
+        self.ended = Some(ended);
         self.follow(step, next, why);
     }
 
@@ -155,6 +156,7 @@ impl Instance {
             }
             (Why::Asked | Why::Probe(_) | Why::Itself, _) => {}
         }
+        self.show_end(&ended, stopping.life.started());
         stopping.why = why;
         stopping.ended = Some(ended);
         stopping.life.end_probes(&self.name, step);
@@ -201,10 +203,8 @@ impl Instance {
                 return;
             }
         };
-        let Stopping { life, why, next, ended, .. } = *stopping;
-        if let Some(ended) = ended {
-            self.record_end(ended, life.started());
-        }
+        let Stopping { why, next, ended, .. } = *stopping;
+        self.ended = ended;
         match why {
             Why::Asked => step.normal(&self.name, "Stopped", &format!("Stopped process {}", self.name)),
             Why::Probe(_) | Why::Itself => {}

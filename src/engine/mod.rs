@@ -175,6 +175,7 @@ impl Engine {
             Input::Command { verb, instances, timeout, wait, ticket } => {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
             }
+            Input::Gone { ticket } => drop(self.requests.remove(&ticket)),
             Input::Shutdown => self.shut_down(now, effects),
             Input::Forward(signal) => self.forward(now, effects, signal),
             Input::Childless => self.childless(effects),

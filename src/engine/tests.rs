@@ -17,6 +17,10 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+fn at(millis: u64) -> Wall {
+    Wall::from_nanos(i128::from(millis) * 1_000_000)
+}
+
 fn unit(text: &str, with: impl FnOnce(&mut Unit)) -> Unit {
     let mut unit = Unit::new(name(text));
     unit.command = vec!["/bin/true".to_owned()];
@@ -314,6 +318,32 @@ fn what_outlives_the_main_process_gets_sigterm_and_the_rest_of_the_time() {
 }
 
 #[test]
+fn an_exit_is_shown_when_it_happens_and_once_whatever_the_main_process_left_behind() {
+    let mut script = Script::new(vec![plain("web"), plain("told")]);
+    let exits = |script: &Script, unit: &str| {
+        let view = script.view(unit);
+        assert_eq!(view.last_exit.as_ref(), view.exits.last());
+        view.exits.iter().map(|exit| (exit.code, exit.reason)).collect::<Vec<_>>()
+    };
+    script.spawned("web").spawned("told").until(200).exited("web", Exit::Code(3)).left("web", &[7]);
+    assert_eq!((script.state("web"), script.view("web").pid), ("stopping", None));
+    let crash = (Some(3), ExitReason::Error);
+    assert_eq!(exits(&script, "web"), [crash]);
+    script.until(400).emptied("web");
+    assert_eq!((script.state("web"), exits(&script, "web")), ("starting", vec![crash]));
+    let last = script.view("web").last_exit.unwrap();
+    assert_eq!((last.started_at, last.finished_at), (Some(Wall::from_nanos(0)), at(200)));
+
+    script.spawn_failed("web", false);
+    assert_eq!(exits(&script, "web"), [crash, (Some(126), ExitReason::SpawnFailed)]);
+
+    script.command(Verb::Stop, &["told"]).exited("told", Exit::Code(0));
+    assert_eq!(exits(&script, "told"), [(Some(0), ExitReason::Stopped)]);
+    script.emptied("told");
+    assert_eq!(exits(&script, "told"), [(Some(0), ExitReason::Stopped)]);
+}
+
+#[test]
 fn what_a_crash_leaves_behind_is_cleaned_up_before_the_next_start() {
     let mut script = Script::new(vec![plain("web")]);
     script.spawned("web").until(20).exited("web", Exit::Code(0)).left("web", &[7, 8, 9]);
@@ -400,6 +430,25 @@ fn a_wait_ends_as_soon_as_its_goal_cannot_come() {
     script.until(30_000).did(&["kill web"]).until(40_000).did(&["survey web"]).left("web", &[7]);
     let stuck = "web Failed: 1 process of web live on, 10s after SIGKILL: pid 7";
     script.did(&[&format!("answer 2: {stuck}"), &format!("answer 5: {stuck}")]);
+}
+
+#[test]
+fn who_is_gone_is_answered_no_more_and_what_it_asked_for_goes_on() {
+    let mut script = Script::new(vec![plain("web")]);
+    script
+        .spawned("web")
+        .command(Verb::Wait(Goal::Failed), &["web"])
+        .command(Verb::Wait(Goal::Stopped), &["web"]);
+    script.command(Verb::Stop, &["web"]).done.clear();
+    for ticket in [2, 3] {
+        script.input(Input::Gone { ticket: Ticket(ticket) });
+    }
+    assert!(script.engine.requests.is_empty());
+    script.dies("web", 0).did(&[]).input(Input::Gone { ticket: Ticket(2) });
+    assert_eq!(
+        (script.state("web"), script.why("web").as_str()),
+        ("inactive", "StoppedByOperator: stopped by the operator")
+    );
 }
 
 #[test]
@@ -687,6 +736,23 @@ fn before_startup_succeeds_nothing_else_is_tried_and_then_readiness_at_once() {
         .did(&[])
         .until(31_500)
         .did(&["probe web Readiness"]);
+}
+
+#[test]
+fn a_probe_that_goes_on_hold_counts_from_nothing_again() {
+    let mut script = Script::new(vec![unit("web", |unit| {
+        let mut startup = probe(1000, 5).unwrap();
+        Arc::make_mut(&mut startup).success_threshold = 2;
+        unit.startup = Some(startup);
+    })]);
+    let shown = |script: &Script| {
+        let startup = script.view("web").probes.startup.unwrap();
+        (startup.result, startup.consecutive)
+    };
+    script.spawned("web").probed("web", ProbeKind::Startup, Outcome::Success);
+    assert_eq!(shown(&script), ("unknown".to_owned(), 1));
+    script.until(1000).probed("web", ProbeKind::Startup, Outcome::Success);
+    assert_eq!(shown(&script), ("success".to_owned(), 0));
 }
 
 #[test]

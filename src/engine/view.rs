@@ -45,7 +45,7 @@ pub struct View {
     pub reason: Option<String>,
     /// The same in a sentence.
     pub message: Option<String>,
-    /// The exit before.
+    /// The end of the last main process that ended, at once, also while what it left is being cleaned up.
     pub last_exit: Option<LastExit>,
     /// The last ten, oldest first.
     pub exits: Vec<LastExit>,

@@ -95,17 +95,37 @@ fn one_name(
     }
 }
 
-/// The files of this unit.
-pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
+/// Nobody can say whether something is there, or what (EMFILE, EIO, EACCES, …).
+#[derive(Debug, thiserror::Error)]
+#[error("cannot look at {}: {error}", .path.display())]
+pub struct Unseen {
+    pub(super) path: PathBuf,
+    pub(super) error: io::Error,
+}
+
+/// What is there, or that there is nothing.
+fn seen<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, Unseen> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(Unseen { path: path.to_path_buf(), error }),
+    }
+}
+
+/// The files of this unit; none is left out because it could not be looked at.
+pub(super) fn of(name: &Name, dirs: &[Dir]) -> Result<Files, Unseen> {
     let mut found = Files::default();
     let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for dir in dirs {
         let file = dir.path.join(format!("{name}.toml"));
-        if fs::symlink_metadata(&file).is_ok() {
+        if seen(&file, fs::symlink_metadata(&file))?.is_some() {
             found.file = Some(file);
         }
-        let Ok(entries) = fs::read_dir(dir.path.join(format!("{name}.toml.d"))) else { continue };
-        for entry in entries.flatten() {
+        let dir = dir.path.join(format!("{name}.toml.d"));
+        for entry in seen(&dir, fs::read_dir(&dir))?.into_iter().flatten() {
+            let Some(entry) = seen(&dir, entry)? else { continue };
             let (name, path) = (entry.file_name(), entry.path());
             let text = name.to_string_lossy();
             if text.ends_with(".toml") && !text.starts_with('.') {
@@ -113,15 +133,19 @@ pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
             }
         }
     }
-    found.masked = found.file.as_deref().is_some_and(is_null);
-    // A link to /dev/null takes the drop-in of that name away.
-    found.drop_ins = drop_ins.into_values().filter(|path| !is_null(path)).collect();
-    found
+    found.masked = found.file.as_deref().map(is_null).transpose()?.unwrap_or(false);
+    for path in drop_ins.into_values() {
+        // A link to /dev/null takes the drop-in of that name away.
+        if !is_null(&path)? {
+            found.drop_ins.push(path);
+        }
+    }
+    Ok(found)
 }
 
-fn is_null(path: &Path) -> bool {
-    let link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-    link && fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"))
+fn is_null(path: &Path) -> Result<bool, Unseen> {
+    let link = seen(path, fs::symlink_metadata(path))?.is_some_and(|metadata| metadata.is_symlink());
+    Ok(link && seen(path, fs::canonicalize(path))?.as_deref() == Some(Path::new("/dev/null")))
 }
 
 /// Which of the directories a path is in.
@@ -203,15 +227,23 @@ fn content(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What the disk says of these files by now.
-pub(super) fn fingerprint(files: &Files) -> io::Result<Fingerprint> {
-    let paths = files.file.iter().chain(&files.drop_ins);
-    paths
-        .map(|path| match files.masked {
-            true => Ok((path.clone(), 0)),
-            false => Ok((path.clone(), hash(&content(open(path)?)?))),
-        })
-        .collect()
+/// What the disk says of these files by now; `None` where one is gone, or is none that could be read as a
+/// unit's.
+pub(super) fn fingerprint(files: &Files) -> Result<Option<Fingerprint>, Unseen> {
+    let mut fingerprint = Fingerprint::new();
+    for path in files.file.iter().chain(&files.drop_ins) {
+        let hash = match files.masked {
+            true => 0,
+            false => match open(path).and_then(content) {
+                Ok(content) => hash(&content),
+                // No error of the system: what stands there is no regular file, or too long.
+                Err(error) if error.raw_os_error().is_none() => return Ok(None),
+                Err(error) => return seen(path, Err(error)),
+            },
+        };
+        fingerprint.push((path.clone(), hash));
+    }
+    Ok(Some(fingerprint))
 }
 
 /// The hash of a content. Compared within one process only.

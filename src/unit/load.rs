@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::field::Context;
-use super::files::{self, Files, Fingerprint};
+use super::files::{self, Files, Fingerprint, Unseen};
 use super::tree::{At, Entry, Source, Table, Value};
 use super::trust::Trust;
 use super::{Config, Name, Problem, Severity, Unit, cat, diagnose, parse, schema, tree};
@@ -127,16 +127,16 @@ impl Loaded {
 
 impl Set {
     /// Whether the files of this unit differ by now from what was loaded (contents, drop-ins added or gone).
-    /// Reads the disk: not for the deciding thread.
-    pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> bool {
-        let Some(loaded) = self.units.get(name) else { return false };
+    /// Reads the disk: not for the deciding thread. An error says nothing of the files, only that they could
+    /// not be looked at.
+    pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> Result<bool, Unseen> {
+        let Some(loaded) = self.units.get(name) else { return Ok(false) };
         // A unit of the command line has no file that could change, and one that is remembered no other.
         if loaded.files.is_empty() {
-            return loaded.remembered;
+            return Ok(loaded.remembered);
         }
-        let files = files::of(name, &sources.dirs);
-        files.masked != loaded.masked
-            || files::fingerprint(&files).map_or(true, |fingerprint| fingerprint != loaded.fingerprint)
+        let files = files::of(name, &sources.dirs)?;
+        Ok(files.masked != loaded.masked || files::fingerprint(&files)?.as_ref() != Some(&loaded.fingerprint))
     }
 }
 
@@ -145,8 +145,13 @@ impl Set {
 pub fn load(sources: &Sources) -> (Set, Vec<Problem>) {
     let (mut set, mut problems) = (Set::default(), Vec::new());
     for name in files::names(&sources.dirs, &mut problems) {
-        let files = files::of(&name, &sources.dirs);
-        one(sources, name, files, true, &mut set, &mut problems);
+        match files::of(&name, &sources.dirs) {
+            Ok(files) => one(sources, name, files, true, &mut set, &mut problems),
+            Err(Unseen { path, error }) => {
+                problems.push(Problem::file(path, Some(&name), format!("cannot look at it: {error}"), None));
+                set.broken.push(name);
+            }
+        }
     }
     (set, problems)
 }
@@ -214,7 +219,7 @@ fn loaded(
     let file = files.file.as_ref()?;
     if files.masked {
         let (unit, paths) = (Arc::new(Unit::new(name.clone())), vec![file.clone()]);
-        let fingerprint = files::fingerprint(files).unwrap_or_default();
+        let fingerprint = files::fingerprint(files).ok().flatten().unwrap_or_default();
         let files = paths;
         return Some(Loaded { unit, masked: true, files, table: None, fingerprint, remembered: false });
     }

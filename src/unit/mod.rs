@@ -31,6 +31,7 @@ pub mod quantity;
 pub mod trust;
 
 pub use config::{Config, LogFormat, config};
+pub use files::Unseen;
 pub use load::{Dir, Loaded, Set, Sources, check_files, load};
 pub use name::{BadName, Name};
 pub use problem::{Problem, Severity};

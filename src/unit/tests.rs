@@ -619,15 +619,39 @@ fn a_later_directory_wins_and_drop_ins_of_all_are_merged_in_the_order_of_their_n
     let problem = web.problem(Severity::Warning, "wants", None, "m".into(), None);
     assert_eq!((problem.file, problem.at), (place.dir.path().join("b/web.toml"), None));
 
-    assert!(!set.changed_on_disk(&name("web"), &sources));
+    assert!(!set.changed_on_disk(&name("web"), &sources).unwrap());
     let more = place.write("a/web.toml.d/40.toml", "");
-    assert!(set.changed_on_disk(&name("web"), &sources), "a new drop-in was not seen");
+    assert!(set.changed_on_disk(&name("web"), &sources).unwrap(), "a new drop-in was not seen");
     fs::remove_file(more).unwrap();
-    assert!(!set.changed_on_disk(&name("web"), &sources));
+    assert!(!set.changed_on_disk(&name("web"), &sources).unwrap());
     place.write("b/web.toml", "command = [\"c\"]");
-    assert!(set.changed_on_disk(&name("web"), &sources));
+    assert!(set.changed_on_disk(&name("web"), &sources).unwrap());
     fs::remove_file(place.dir.path().join("b/web.toml")).unwrap();
-    assert!(set.changed_on_disk(&name("web"), &sources));
+    assert!(set.changed_on_disk(&name("web"), &sources).unwrap());
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_no_change_and_no_unit_without_its_drop_ins() {
+    let place = Place::new();
+    let file = place.write("a/web.toml", "command = [\"a\"]");
+    let sources = place.sources(&["a"]);
+    let (set, _) = load(&sources);
+    let drop_ins = place.dir.path().join("a/web.toml.d");
+    symlink(&drop_ins, &drop_ins).unwrap();
+    let unseen = set.changed_on_disk(&name("web"), &sources).unwrap_err();
+    assert_eq!(unseen.path, drop_ins);
+    let (again, problems) = load(&sources);
+    assert_eq!((again.units.len(), again.broken), (0, vec![name("web")]));
+    assert_eq!((&problems[0].file, problems[0].severity), (&drop_ins, Severity::Error));
+    fs::remove_file(drop_ins).unwrap();
+    assert!(!set.changed_on_disk(&name("web"), &sources).unwrap());
+
+    fs::remove_file(&file).unwrap();
+    symlink(&file, &file).unwrap();
+    assert!(set.changed_on_disk(&name("web"), &sources).is_err());
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(set.changed_on_disk(&name("web"), &sources).unwrap(), "a directory stands in its place");
 }
 
 #[test]
@@ -645,9 +669,9 @@ fn a_link_to_dev_null_masks_a_unit_and_a_drop_in() {
     assert!(set.units[&name("web")].masked);
     assert!(set.units[&name("web")].cat().starts_with("# masked by "));
     assert_eq!(set.units[&name("db")].unit.umask, 0o022);
-    assert!(!set.changed_on_disk(&name("web"), &sources));
+    assert!(!set.changed_on_disk(&name("web"), &sources).unwrap());
     fs::remove_file(place.dir.path().join("b/web.toml")).unwrap();
-    assert!(set.changed_on_disk(&name("web"), &sources));
+    assert!(set.changed_on_disk(&name("web"), &sources).unwrap());
 }
 
 #[test]

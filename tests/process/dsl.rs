@@ -395,6 +395,17 @@ impl Lines {
         }
         panic!("no line with `{text}`: {seen:#?}");
     }
+
+    /// Waits for its end.
+    pub fn exit(&mut self) -> Option<i32> {
+        // They end with the process.
+        let mut end = self.lines.recv_timeout(PATIENCE);
+        while end.is_ok() {
+            end = self.lines.recv_timeout(PATIENCE);
+        }
+        assert_eq!(end, Err(std::sync::mpsc::RecvTimeoutError::Disconnected), "it does not end");
+        self.child.wait().unwrap().code()
+    }
 }
 
 impl Drop for Lines {

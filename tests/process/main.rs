@@ -16,6 +16,7 @@ mod messages;
 mod nginx;
 mod pid1;
 mod probes;
+mod readers;
 mod restarts;
 mod scarcity;
 mod setup;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uphold::engine::{
-    Answer, DoneResult, Effect, Engine, EventKind, Facts, Goal, Input, Run, Settings, StateName, Ticket,
-    Time, Verb, View, Wanted,
+    Answer, DoneResult, Effect, Engine, EventKind, Facts, Goal, Input, LastExit, Run, Settings, StateName,
+    Ticket, Time, Verb, View, Wanted,
 };
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
@@ -51,6 +51,8 @@ pub struct Rules {
     bounds: BTreeMap<Name, Bound>,
     /// Who was seen in which state.
     seen: BTreeMap<Name, StateName>,
+    /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
+    before: (Vec<LastExit>, Option<u32>),
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
@@ -70,6 +72,19 @@ fn nanos(length: Duration) -> u64 {
 
 fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
     engine.view(now, name, Facts::default())
+}
+
+/// Which instance the host tells of.
+fn about(input: &Input) -> Option<&Name> {
+    match input {
+        Input::Spawned { instance, .. }
+        | Input::SpawnFailed { instance, .. }
+        | Input::Exited { instance, .. }
+        | Input::Left { instance, .. }
+        | Input::Emptied { instance, .. }
+        | Input::Probed { instance, .. } => Some(instance),
+        _ => None,
+    }
 }
 
 macro_rules! hold {
@@ -98,6 +113,8 @@ impl Rules {
 
     /// An input is about to be taken.
     pub fn before(&mut self, now: Time, input: &Input, engine: &Engine) {
+        let before = about(input).and_then(|name| view(engine, now, name));
+        self.before = before.map(|view| (view.exits, view.pid)).unwrap_or_default();
         match input {
             Input::Command { verb, timeout, wait, ticket, .. } => {
                 let until = timeout.map(|timeout| now.mono.0 + nanos(timeout) + self.slack);
@@ -108,6 +125,9 @@ impl Rules {
                 if let Some(ticket) = ticket {
                     self.open.insert(*ticket, Open { verb: None, wait: true, until: Some(now.mono.0) });
                 }
+            }
+            Input::Gone { ticket } => {
+                self.open.remove(ticket);
             }
             Input::Shutdown => {
                 self.forced |= engine.shutting_down();
@@ -299,22 +319,37 @@ impl Rules {
     /// An input was taken and its effects were carried out.
     pub fn after(&mut self, now: Time, input: &Input, engine: &Engine, host: &Host) -> Result<(), String> {
         self.steps += 1;
-        let instance = match input {
-            Input::Spawned { instance, .. }
-            | Input::SpawnFailed { instance, .. }
-            | Input::Exited { instance, .. }
-            | Input::Left { instance, .. }
-            | Input::Emptied { instance, .. }
-            | Input::Probed { instance, .. } => Some(instance),
-            _ => None,
-        };
-        if let Some(view) = instance.and_then(|name| view(engine, now, name)) {
+        if let Some(view) = about(input).and_then(|name| view(engine, now, name)) {
             self.sees(now, &view, engine, host)?;
+            self.shows_each_end_once(now, input, &view, engine)?;
         }
         let wide = matches!(input, Input::Load { .. } | Input::Command { .. } | Input::Shutdown);
         if self.exits == 0 && (wide || self.steps.is_multiple_of(SWEEP)) {
             self.sweep(now, engine, host)?;
         }
+        Ok(())
+    }
+
+    /// The end of a main process is shown with the input that tells of it, and nothing else adds one.
+    fn shows_each_end_once(
+        &self,
+        now: Time,
+        input: &Input,
+        view: &View,
+        engine: &Engine,
+    ) -> Result<(), String> {
+        let (mut expected, pid) = self.before.clone();
+        let name = &view.name;
+        match input {
+            Input::SpawnFailed { .. } => return Ok(()),
+            Input::Exited { run, .. } if pid.is_some() && engine.run(name) == Some(*run) => {
+                let last = view.last_exit.clone().filter(|last| last.finished_at == now.wall);
+                expected.push(last.ok_or(format!("{name} has ended, and does not show it"))?);
+                expected.drain(..expected.len().saturating_sub(10));
+            }
+            _ => {}
+        }
+        hold!(view.exits == expected, "{name} shows other ends than it had: {:?}", view.exits);
         Ok(())
     }
 
