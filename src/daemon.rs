@@ -3,11 +3,14 @@
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
 //! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
 
+mod accounts;
 mod answers;
+mod check;
 mod disk;
 mod files;
 mod manager;
 mod places;
+mod settings;
 mod signals;
 mod start;
 mod voice;
@@ -32,8 +35,10 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use files::{Files, Loading};
 use manager::Manager;
+use settings::Settings;
 
-pub use start::{Init, Options, check, run};
+pub use check::check;
+pub use start::{Init, Options, run};
 
 /// How long the loop rests after a panic, so that one that repeats is not all it does.
 const AFTER_A_PANIC: Duration = Duration::from_millis(200);
@@ -47,6 +52,7 @@ struct Daemon {
     disk: Disk,
     files: Arc<Files>,
     loading: Loading,
+    settings: Settings,
     /// COMMAND of `init`.
     command: Option<Name>,
     /// For followers of events.

@@ -247,15 +247,9 @@ fn missing_requirement(set: &Set, loaded: &Loaded, missing: &Name) -> Problem {
         let message = format!("`{name}` requires `{missing}`, which does not load");
         return loaded.problem(Severity::Error, "requires", Some(missing.as_str()), message, None);
     }
-    let nearest = set
-        .units
-        .keys()
-        .max_by(|a, b| strsim::jaro_winkler(a, missing).total_cmp(&strsim::jaro_winkler(b, missing)));
-    let help = match nearest {
-        Some(near) if strsim::jaro_winkler(near, missing) > 0.8 => format!("did you mean `{near}`?"),
-        Some(_) | None => {
-            format!("add a file {missing}.toml, or use `wants`, which ignores what is not there")
-        }
+    let help = match set.nearest(missing) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add a file {missing}.toml, or use `wants`, which ignores what is not there"),
     };
     let message = format!("`{name}` requires `{missing}`, and no unit has that name");
     loaded.problem(Severity::Error, "requires", Some(missing.as_str()), message, Some(help))

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::follow::Daemon;
 use super::limits::{Admission, Places};
@@ -34,7 +34,7 @@ const HEAD_LIMIT: usize = 16 << 10;
 /// Serves connections.
 #[derive(Debug)]
 pub struct Server {
-    permissions: Permissions,
+    permissions: watch::Receiver<Permissions>,
     requests: mpsc::Sender<Request>,
     places: Arc<Places>,
     pub(super) overflow_uid: u32,
@@ -42,8 +42,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that sends its requests there.
-    pub fn new(permissions: Permissions, requests: mpsc::Sender<Request>) -> Server {
+    /// A server that sends its requests there. The permissions may change: the next request is judged by
+    /// those of then, and what is being followed goes on.
+    pub fn new(permissions: watch::Receiver<Permissions>, requests: mpsc::Sender<Request>) -> Server {
         Server {
             permissions,
             requests,
@@ -56,8 +57,11 @@ impl Server {
     /// Serves one connection in a task of its own (`tokio::task::spawn_local` is not needed: everything is
     /// Send). Returns at once; over the limit of the peer's uid it is answered with 503 and closed.
     pub fn serve(&self, stream: UnixStream, peer: Peer) {
-        let access = self.permissions.access(&peer, self.overflow_uid);
-        let (place, refused) = match self.places.admit(&peer, access, self.permissions.uid) {
+        let (access, own) = {
+            let permissions = self.permissions.borrow();
+            (permissions.access(&peer, self.overflow_uid), permissions.uid)
+        };
+        let (place, refused) = match self.places.admit(&peer, access, own) {
             Admission::Place(place) => (place, None),
             Admission::Refused(place, problem) => (place, Some(problem)),
             Admission::Full(problem) => {
@@ -68,7 +72,7 @@ impl Server {
         let timeout = if refused.is_some() { self.timeout.min(REFUSAL_TIMEOUT) } else { self.timeout };
         let session = Arc::new(Session {
             daemon: Daemon { requests: self.requests.clone(), peer },
-            access,
+            permissions: self.permissions.clone(),
             overflow_uid: self.overflow_uid,
             timeout,
             refused,
@@ -84,7 +88,7 @@ impl Server {
 #[derive(Debug)]
 struct Session {
     daemon: Daemon,
-    access: Access,
+    permissions: watch::Receiver<Permissions>,
     overflow_uid: u32,
     timeout: Duration,
     /// There is no place for it.
@@ -113,7 +117,9 @@ impl Session {
         if let Some(problem) = &self.refused {
             return respond::refusal(&problem.clone().into(), true);
         }
-        let permit = |needs| self.permit(needs, &format!("answer {} {}", head.method, head.uri.path()));
+        let access = self.permissions.borrow().access(&self.daemon.peer, self.overflow_uid);
+        let act = format!("answer {} {}", head.method, head.uri.path());
+        let permit = |needs| self.permit(access, needs, &act);
         let found = permit(Access::Read)
             .map_err(Refusal::from)
             .and_then(|()| Route::find(&head.method, head.uri.path(), head.uri.query(), permit));
@@ -128,17 +134,17 @@ impl Session {
         match route.call(&body) {
             Ok(call) => {
                 let reply = self.daemon.ask(call.clone()).await;
-                respond::reply(reply, call, self.access, self.daemon.clone())
+                respond::reply(reply, call, access, self.daemon.clone())
             }
             Err(problem) => respond::refusal(&problem.into(), false),
         }
     }
 
-    fn permit(&self, needs: Access, act: &str) -> Result<(), Problem> {
-        if self.access >= needs {
+    fn permit(&self, access: Access, needs: Access, act: &str) -> Result<(), Problem> {
+        if access >= needs {
             return Ok(());
         }
-        Err(not_permitted(act, &self.daemon.peer, self.access, self.overflow_uid))
+        Err(not_permitted(act, &self.daemon.peer, access, self.overflow_uid))
     }
 
     /// The whole body of a request, if it is not too long and comes in time.

@@ -11,20 +11,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
+use super::settings::Settings;
 use super::voice::Voice;
 use super::{Daemon, Disk, Ears, Manager, manager, signals};
-use crate::control::{self, Peer, Permissions};
-use crate::engine::{Engine, Input, Settings};
+use crate::control::{self, Peer};
+use crate::engine::{self, Engine, Input};
 use crate::host::{self, Host};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::unit::trust::Trust;
-use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Signal, Unit};
+use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
@@ -106,7 +107,7 @@ struct End {
     reboot: bool,
 }
 
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // Where stderr is gone there is nobody to tell.
     drop(writeln!(io::stderr(), "{text}"));
 }
@@ -132,7 +133,6 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         environment: environment(),
         command: options.init.as_ref().map(command_unit).transpose()?.flatten(),
     };
-    let config = files.read_config().map_err(|problems| refuse_units(&problems))?;
     // PID 1 of a machine must not end because of a file.
     let loading = files.load(options.lenient || boot).map_err(|problems| refuse_units(&problems))?;
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
@@ -141,6 +141,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| refuse(format!("uphold: {error}")))?),
         None => None,
     };
+    let config = &loading.sources.config;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
     for lack in &places.lacks {
@@ -159,7 +160,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
-    let end = runtime.block_on(live(options, files, loading, config, places, signals));
+    let end = runtime.block_on(live(options, files, loading, voice.clone(), places, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(lock);
@@ -167,7 +168,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
 }
 
 /// Where units were looked for in vain, and what would do.
-fn no_units(files: &Files) -> String {
+pub(super) fn no_units(files: &Files) -> String {
     if files.dirs.is_empty() {
         return "there are no units: neither HOME nor XDG_CONFIG_HOME is set; name their directory with --units"
             .to_owned();
@@ -177,7 +178,7 @@ fn no_units(files: &Files) -> String {
 }
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
-fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
@@ -219,7 +220,7 @@ async fn live(
     options: &Options,
     files: Files,
     loading: Loading,
-    config: Config,
+    voice: Voice,
     places: Places,
     signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
@@ -250,18 +251,18 @@ async fn live(
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
-    let engine = Engine::new(Settings {
+    let engine = Engine::new(engine::Settings {
         seed: random(),
         main: loading.sources.main.clone(),
         command: command.clone(),
         command_timeout: init.and_then(|init| init.stop_timeout),
-        shutdown_timeout: config.shutdown_timeout,
+        shutdown_timeout: loading.sources.config.shutdown_timeout,
         sweep: init.is_some(),
     });
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
+    let (permissions, permitted) = watch::channel(loading.permissions.clone());
     if let Some(path) = &socket {
-        let permissions = permissions(&config);
-        listen(path, control::Server::new(permissions, requests_in))
+        listen(path, control::Server::new(permitted, requests_in))
             .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?;
     }
     let mut daemon = Daemon {
@@ -272,6 +273,7 @@ async fn live(
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
         files: Arc::new(files),
         loading,
+        settings: Settings { voice, permissions },
         command,
         events: broadcast::channel(1024).0,
         waiters: HashMap::new(),
@@ -297,24 +299,6 @@ async fn live(
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot: daemon.reboot })
-}
-
-fn permissions(config: &Config) -> Permissions {
-    let resolve = |names: &[String]| {
-        names
-            .iter()
-            .filter_map(|name| {
-                let found = host::group_id(name);
-                if found.is_none() {
-                    tracing::warn!(
-                        "cannot admit group `{name}` to the control API: /etc/group has no such group"
-                    );
-                }
-                found
-            })
-            .collect()
-    };
-    Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
 }
 
 /// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.
@@ -355,39 +339,4 @@ fn listen(path: &Path, server: control::Server) -> io::Result<()> {
         }
     });
     Ok(())
-}
-
-/// `uphold check`: everything that is wrong with files.
-pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
-    let uid = host::uid();
-    let trust = Trust { uid, owners: Vec::new(), lenient: false, read_only: host::read_only_mount };
-    let files = Files {
-        config: places::default_config(uid),
-        config_named: false,
-        dirs: places::unit_dirs(uid, dirs),
-        main: None,
-        trust,
-        environment: environment(),
-        command: None,
-    };
-    let result = if unit_files.is_empty() { files.load(false) } else { files.load_these(unit_files) };
-    let (units, problems) = match result {
-        Ok(loading) => (Some(loading.set.units.len()), loading.warnings),
-        Err(problems) => (None, problems),
-    };
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    if !problems.is_empty() {
-        complain(&files::render(&problems));
-    }
-    if units == Some(0) && unit_files.is_empty() {
-        complain(&no_units(&files));
-    }
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let mut said = vec![plural(errors, "error"), plural(warnings, "warning")];
-    if let Some(units) = units {
-        said.insert(0, plural(units, "unit"));
-    }
-    drop(writeln!(io::stdout(), "{}", said.join(", ")));
-    if errors == 0 && units.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

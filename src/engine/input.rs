@@ -104,6 +104,13 @@ pub enum Input {
         /// Who waits for the [`Answer`], if anyone.
         ticket: Option<Ticket>,
     },
+    /// What the daemon config says of uphold itself changed. Nothing changes once the end has begun.
+    Configure {
+        /// [`Settings::main`](super::Settings::main)
+        main: Option<Name>,
+        /// [`Settings::shutdown_timeout`](super::Settings::shutdown_timeout)
+        shutdown_timeout: Option<Duration>,
+    },
     /// What an operator asks for. All names exist: the daemon has looked.
     Command {
         /// What.

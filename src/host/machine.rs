@@ -13,7 +13,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{sys, users::Users};
+use super::sys;
 use crate::engine::{Mono, Time, Wall};
 use crate::unit::Signal;
 
@@ -146,11 +146,6 @@ pub fn lock_runtime_dir(dir: &Path) -> Result<Lock, LockError> {
     locked.rewind().map_err(io)?;
     writeln!(locked, "{}", std::process::id()).map_err(io)?;
     Ok(Lock(locked))
-}
-
-/// The number of a group in /etc/group, by name or number.
-pub fn group_id(name: &str) -> Option<u32> {
-    Users::read().ok()?.group(name)
 }
 
 /// The width of the terminal that standard output is; `None` where it is none, or does not know.

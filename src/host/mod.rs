@@ -30,10 +30,12 @@ mod users;
 mod watch;
 
 pub use machine::{
-    Lock, LockError, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1,
-    lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount,
-    reboot, terminal_columns, uid, unblock_signals,
+    Lock, LockError, become_subreaper, ignore_terminal_stops, in_container, is_pid1, lock_runtime_dir,
+    monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount, reboot,
+    terminal_columns, uid, unblock_signals,
 };
+
+pub use users::Users;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;

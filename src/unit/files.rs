@@ -39,10 +39,7 @@ pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name>
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.named => continue,
             Err(error) => {
-                let message = format!("cannot read the directory: {error}");
-                let help =
-                    dir.named.then(|| "it was named with --units: create it, or name another".to_owned());
-                problems.push(Problem::file(dir.path.clone(), None, message, help));
+                problems.push(unreadable(dir, &error));
                 continue;
             }
         };
@@ -64,6 +61,13 @@ pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name>
         }
     }
     names
+}
+
+/// The problem that a directory of units cannot be read.
+pub(super) fn unreadable(dir: &Dir, error: &io::Error) -> Problem {
+    let message = format!("cannot read the directory: {error}");
+    let help = dir.named.then(|| "it was named with --units: create it, or name another".to_owned());
+    Problem::file(dir.path.clone(), None, message, help)
 }
 
 fn one_name(
@@ -119,31 +123,44 @@ pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
     found
 }
 
-fn is_null(path: &Path) -> bool {
+pub(super) fn is_null(path: &Path) -> bool {
     let link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     link && fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
+/// It is the device /dev/null, or a link to it (null(4): major 1, minor 3).
+pub(super) fn is_null_device(path: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0x103)
+}
+
 /// Which of the directories a path is in.
 pub(super) fn dir_of<'d>(path: &Path, dirs: &'d [Dir]) -> Option<&'d Dir> {
-    dirs.iter().rev().find(|dir| path.starts_with(&dir.path))
+    // The empty path, which is the current directory, begins every path.
+    let same_kind = |dir: &Dir| path.is_absolute() == dir.path.is_absolute();
+    dirs.iter().rev().find(|dir| same_kind(dir) && path.starts_with(&dir.path))
+}
+
+/// A directory as a system call takes it: empty, as the parent of a bare name, it is the current one.
+pub(super) fn place(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 /// The trust for the files below a directory: that of one that was named includes its owner.
 pub(super) fn trust_in(trust: &Trust, dir: Option<&Dir>) -> Trust {
     use std::os::unix::fs::MetadataExt;
     let mut trust = trust.clone();
-    if let Some(owner) = dir.filter(|dir| dir.named).and_then(|dir| fs::metadata(&dir.path).ok()) {
+    if let Some(owner) = dir.filter(|dir| dir.named).and_then(|dir| fs::metadata(place(&dir.path)).ok()) {
         trust.owners.push(owner.uid());
     }
     trust
 }
 
-/// Reads a file, if it is to be trusted (`None`: it is read for a check only).
+/// Reads a file, if it is to be trusted.
 pub(super) fn read(
     path: &Path,
     rank: usize,
-    trust: Option<&Trust>,
+    trust: &Trust,
     unit: Option<&Name>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Source>> {
@@ -152,9 +169,7 @@ pub(super) fn read(
     };
     let bytes = match open(path) {
         Ok(file) => {
-            if let Some(trust) = trust
-                && let Err(reason) = trust.judge(&file, path)
-            {
+            if let Err(reason) = trust.judge(&file, path) {
                 let message = format!("not to be trusted: {reason}");
                 let help =
                     Some("let only root or uphold's own user write the file and its directory".to_owned());

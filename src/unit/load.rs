@@ -114,6 +114,13 @@ impl Loaded {
 }
 
 impl Set {
+    /// The unit whose name is nearest to one that no unit has, if it is near.
+    pub fn nearest(&self, missing: &Name) -> Option<&Name> {
+        let score = |name: &&Name| strsim::jaro_winkler(name, missing);
+        let nearest = self.units.keys().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+        (score(&nearest) > 0.8).then_some(nearest)
+    }
+
     /// Whether the files of this unit differ by now from what was loaded (contents, drop-ins added or gone).
     /// Reads the disk: not for the deciding thread.
     pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> bool {
@@ -134,50 +141,22 @@ pub fn load(sources: &Sources) -> (Set, Vec<Problem>) {
     let (mut set, mut problems) = (Set::default(), Vec::new());
     for name in files::names(&sources.dirs, &mut problems) {
         let files = files::of(&name, &sources.dirs);
-        one(sources, name, files, true, &mut set, &mut problems);
+        one(sources, name, files, &sources.dirs, &mut set, &mut problems);
     }
     (set, problems)
 }
 
-/// Reads these files as units, each named by its file name, for `check`: without drop-ins, and whoever may
-/// have written them. Of two files of one name the later is in the set; the problems are those of all.
-pub fn check_files(sources: &Sources, files: &[PathBuf]) -> (Set, Vec<Problem>) {
-    let (mut set, mut problems) = (Set::default(), Vec::new());
-    for file in files {
-        let text = file.file_name().unwrap_or_default().to_string_lossy();
-        let Some(stem) = text.strip_suffix(".toml") else {
-            let message = "a unit file's name ends in .toml".to_owned();
-            let (message, help) = if file.is_dir() {
-                let help = format!("for all that is in it: uphold check --units {}", file.display());
-                ("cannot read a directory as a unit file".to_owned(), Some(help))
-            } else {
-                (message, None)
-            };
-            problems.push(Problem::file(file.clone(), None, message, help));
-            continue;
-        };
-        match Name::new(stem) {
-            Ok(name) => {
-                let files = Files { file: Some(file.clone()), ..Files::default() };
-                one(sources, name, files, false, &mut set, &mut problems);
-            }
-            Err(bad) => problems.push(Problem::file(file.clone(), None, bad.to_string(), None)),
-        }
-    }
-    (set, problems)
-}
-
-/// Reads one unit into the set.
-fn one(
+/// Reads one unit into the set. Its files are trusted by those of the directories that they stand in.
+pub(super) fn one(
     sources: &Sources,
     name: Name,
     files: Files,
-    judged: bool,
+    dirs: &[Dir],
     set: &mut Set,
     problems: &mut Vec<Problem>,
 ) {
     let before = problems.len();
-    let loaded = loaded(sources, &name, &files, judged, problems);
+    let loaded = loaded(sources, &name, &files, dirs, problems);
     let broken = problems[before..].iter().any(|problem| problem.severity == Severity::Error);
     match loaded.filter(|_| !broken) {
         Some(loaded) => {
@@ -196,7 +175,7 @@ fn loaded(
     sources: &Sources,
     name: &Name,
     files: &Files,
-    judged: bool,
+    dirs: &[Dir],
     problems: &mut Vec<Problem>,
 ) -> Option<Loaded> {
     let file = files.file.as_ref()?;
@@ -208,8 +187,8 @@ fn loaded(
     let paths: Vec<PathBuf> = std::iter::once(file).chain(&files.drop_ins).cloned().collect();
     let mut read = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        let trust = judged.then(|| files::trust_in(&sources.trust, files::dir_of(path, &sources.dirs)));
-        read.push(text(path, index + 1, trust.as_ref(), name, problems));
+        let trust = files::trust_in(&sources.trust, files::dir_of(path, dirs));
+        read.push(text(path, index + 1, &trust, name, problems));
     }
     // One file that cannot be read leaves nothing to say of the whole.
     let read: Vec<(Arc<Source>, Table)> = read.into_iter().collect::<Option<_>>()?;
@@ -238,7 +217,7 @@ fn loaded(
 fn text(
     path: &Path,
     rank: usize,
-    trust: Option<&Trust>,
+    trust: &Trust,
     name: &Name,
     problems: &mut Vec<Problem>,
 ) -> Option<(Arc<Source>, Table)> {

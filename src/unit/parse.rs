@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::field::{Context, Field, Fields};
-use super::schema::{DIRECTORY, UNIT};
+use super::schema::{DIRECTORY, Key, Shape, UNIT};
 use super::tree::{At, Table, Value};
 use super::{
     Directory, EnvironmentFile, ExitMatch, Inherit, Kind, Limit, Logs, OnEnd, Output, Policy, Resource,
@@ -46,31 +46,50 @@ pub(super) fn unit(cx: &mut Context<'_>, table: &Table, top: &At, main: bool) ->
     restart(cx, &fields.table("restart"), &mut unit, main);
     stop(cx, &fields.table("stop"), &mut unit.stop);
     probe::all(cx, &fields, &mut unit);
-    without_effect(cx, &fields, &unit);
+    match unit.kind {
+        Kind::Group => without_process(cx, table),
+        Kind::Simple | Kind::Oneshot => without_effect(cx, &fields, &unit),
+    }
     logs(cx, &fields.table("logs"), &mut unit.logs);
     limits(cx, &fields.table("limits"), &mut unit.limits);
     unit
 }
 
-/// Says which keys say nothing beside others, and refuses an end that can never come.
+/// Says which keys say nothing beside others.
 fn without_effect(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &Unit) {
     if let Some(field) = fields.get("up_after").filter(|field| !field.default && !unit.up_after.is_zero()) {
         let why = match unit.kind {
             Kind::Oneshot => Some("a oneshot is up once it has completed"),
-            Kind::Group => Some("a group is up once all that it requires is"),
             Kind::Simple if unit.readiness.is_some() => Some("the readiness probe says when it is up"),
             Kind::Simple if unit.startup.is_some() => Some("the startup probe says when it is up"),
-            Kind::Simple => None,
+            Kind::Simple | Kind::Group => None,
         };
         if let Some(why) = why {
             let help = Some("take it out".to_owned());
             cx.warning(&field.node.at, format!("`up_after` changes nothing: {why}"), help);
         }
     }
-    let on_end = fields.get("on_end").filter(|field| !field.default);
-    if let Some(field) = on_end.filter(|_| unit.kind == Kind::Group && unit.on_end == OnEnd::Shutdown) {
-        let message = "`on_end = \"shutdown\"` could never act: a group has no process that ends".to_owned();
-        field.error(cx, message, "write it in the unit whose end is meant".to_owned());
+}
+
+/// What a group may say: how it stands among other units.
+const OF_A_GROUP: [&str; 7] =
+    ["description", "type", "autostart", "requires", "wants", "after", "start_timeout"];
+
+/// Refuses every other key in a group. What only the defaults say is no contradiction of it.
+fn without_process(cx: &mut Context<'_>, table: &Table) {
+    let said = table.in_order().into_iter().filter(|(_, entry)| !entry.is_default());
+    for (name, entry) in said.filter(|(name, _)| !OF_A_GROUP.contains(name)) {
+        // The walk over the keys has refused those that it does not know, or not yet.
+        let known = UNIT.iter().find(|key| key.name == name);
+        let Some(Key { shape: Shape::Value | Shape::Table(_), .. }) = known else { continue };
+        let (what, help) = match name {
+            "up_after" => (": it is up once all that it requires is", "take it out"),
+            "on_end" => (", which never ends", "write it in the unit whose end is meant"),
+            "command" => (", which has no process", "take it out, or write type = \"simple\""),
+            _ => (", which has no process", "take it out, or write it in the units that it requires"),
+        };
+        let message = format!("`{name}` means nothing for a group{what}");
+        cx.error(&entry.key, message, Some(help.to_owned()));
     }
 }
 
@@ -115,16 +134,7 @@ fn kind(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Kind> {
 fn the_command(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit, top: &At) {
     let field = fields.get("command");
     match (unit.kind, field) {
-        (Kind::Group, None) => {}
-        (Kind::Group, Some(field)) if field.default => {}
-        (Kind::Group, Some(field)) => {
-            let help = "take it out, or write type = \"simple\"".to_owned();
-            cx.error(
-                field.key,
-                "a group has no process, so it cannot have a `command`".to_owned(),
-                Some(help),
-            );
-        }
+        (Kind::Group, Some(_) | None) => {}
         (Kind::Simple | Kind::Oneshot, Some(field)) => unit.command = argv(&field, cx).unwrap_or_default(),
         (Kind::Simple | Kind::Oneshot, None) if cx.partial => {}
         (Kind::Simple | Kind::Oneshot, None) => {
@@ -305,7 +315,8 @@ fn policy(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit, main: bool
         let help = "write \"on-failure\" or \"never\"".to_owned();
         field.error(cx, "a oneshot cannot have the restart policy \"always\"".to_owned(), help);
     } else {
-        let who = if main { "the unit of --main" } else { "`on_end = \"shutdown\"`" };
+        let who =
+            if main { "the main unit (--main, or `main` in uphold.toml)" } else { "`on_end = \"shutdown\"`" };
         let message = format!("{who} could never end: the restart policy is \"always\", without a limit");
         let help =
             "write \"on-failure\" or \"never\", or set `restart.limit` or `restart.except_codes`".to_owned();

@@ -174,6 +174,21 @@ impl Entry {
         }
     }
 
+    /// The place of the item of a list whose text is the wanted one; else that of the value.
+    pub fn item(&self, wanted: impl Fn(&str) -> bool) -> &At {
+        let is_it = |value: &Value| match value {
+            Value::String(text) => wanted(text),
+            Value::Integer(number) => wanted(&number.to_string()),
+            _ => false,
+        };
+        match &self.node.value {
+            Value::Array(items) => {
+                items.iter().find(|node| is_it(&node.value)).map_or(&self.node.at, |node| &node.at)
+            }
+            _ => &self.node.at,
+        }
+    }
+
     /// Only the daemon config's defaults say it, not the unit itself.
     pub fn is_default(&self) -> bool {
         self.key.source.rank == 0

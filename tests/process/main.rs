@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bounds;
+mod check;
 mod control;
 mod ctl;
 mod dsl;
@@ -15,6 +16,7 @@ mod messages;
 mod nginx;
 mod pid1;
 mod probes;
+mod reload;
 mod restarts;
 mod scarcity;
 mod setup;

@@ -127,6 +127,7 @@ impl Rules {
             | Input::Left { .. }
             | Input::Emptied { .. }
             | Input::Notice { .. }
+            | Input::Configure { .. }
             | Input::Childless => {}
         }
         let ends = |name: &Name| engine.unit(name).is_some_and(|unit| unit.on_end == OnEnd::Shutdown);

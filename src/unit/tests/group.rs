@@ -1,0 +1,75 @@
+//! A group has no process, and so most keys mean nothing for it.
+
+use super::*;
+
+/// Each key of a unit with a value that is right for it.
+fn every_key() -> Vec<(&'static str, String)> {
+    let value = |name: &str| match name {
+        "description" => "\"d\"",
+        "type" => "\"group\"",
+        "command" => "[\"a\"]",
+        "autostart" => "true",
+        "inherit_environment" => "false",
+        "working_dir" => "\"/\"",
+        "user" | "group" => "\"root\"",
+        "umask" => "\"022\"",
+        "directories" | "environment_files" | "requires" | "wants" | "after" => "[]",
+        "up_after" => "0",
+        "start_timeout" => "3",
+        "on_end" => "\"none\"",
+        "liveness" | "readiness" | "startup" => "{ tcp = { port = 80 } }",
+        "environment" | "ports" | "restart" | "stop" | "logs" | "limits" => "{}",
+        other => panic!("what would be right for `{other}`?"),
+    };
+    let keys = schema::UNIT.iter().filter(|key| !matches!(key.shape, schema::Shape::Later));
+    keys.map(|key| (key.name, format!("{} = {}\n", key.name, value(key.name)))).collect()
+}
+
+const MEANT: [&str; 7] = ["description", "type", "autostart", "requires", "wants", "after", "start_timeout"];
+
+#[test]
+fn a_key_that_means_nothing_for_a_group_is_refused_with_its_place() {
+    for (key, text) in every_key() {
+        let (loaded, problems) = match key {
+            "type" => loading(&text),
+            _ => loading(&format!("type = \"group\"\n{text}")),
+        };
+        if MEANT.contains(&key) {
+            assert!(loaded.is_some() && problems.is_empty(), "{key}: {problems:?}");
+            continue;
+        }
+        assert!(loaded.is_none() && problems.len() == 1, "{key}: {problems:?}");
+        let wanted = format!("`{key}` means nothing for a group");
+        assert!(problems[0].message.starts_with(&wanted), "{problems:?}");
+        assert_eq!((problems[0].at, problems[0].width), (Some((2, 1)), key.len()), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_drop_in_says_no_more_of_a_group_than_its_file() {
+    let place = Place::new();
+    place.write("u/all.toml", "type = \"group\"\n");
+    place.write("u/all.toml.d/a.toml", "description = \"d\"\n[restart]\nlimit = 3\n");
+    let (set, problems) = load(&place.sources(&["u"]));
+    assert_eq!(set.broken, [name("all")]);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].file.ends_with("all.toml.d/a.toml") && problems[0].at == Some((2, 2)),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn what_the_defaults_say_is_no_contradiction_of_a_group() {
+    let text: String =
+        every_key().into_iter().filter(|(key, _)| *key != "type").map(|(_, text)| text).collect();
+    let place = Place::new();
+    let path = place.write("uphold.toml", &format!("[defaults]\n{text}"));
+    place.write("u/all.toml", "type = \"group\"\nrequires = [\"db\"]\n");
+    let mut sources = place.sources(&["u"]);
+    sources.config = config(&path, &sources.trust).unwrap();
+    let (set, problems) = load(&sources);
+    assert_eq!(problems, []);
+    let unit = &set.units[&name("all")].unit;
+    assert!(unit.command.is_empty() && unit.liveness.is_none(), "{unit:?}");
+}
