@@ -201,8 +201,14 @@ impl Plan {
             .zip(cycle.iter().cycle().skip(1))
             .map(|(from, to)| format!("`{from}` {} `{to}`", self.link(from, to)))
             .collect();
-        let message = format!("units wait for one another: {}", links.join(", "));
-        let help = Some("take one of these out of its file".to_owned());
+        let (message, help) = match links.as_slice() {
+            [link] => (format!("a unit waits for itself: {link}"), "take it out"),
+            links => (
+                format!("units wait for one another: {}", links.join(", ")),
+                "take one of these out of its file",
+            ),
+        };
+        let help = Some(help.to_owned());
         let (first, second) = (cycle.first(), cycle.get(1).or(cycle.first()));
         match (first.and_then(|name| self.units.get(name)), first.zip(second)) {
             (Some(planned), Some((from, to))) => planned.loaded.problem(
@@ -358,7 +364,7 @@ mod tests {
     #[test]
     fn a_unit_that_waits_for_itself_is_a_cycle() {
         let problems = Plan::new(&set(&[("a", &[], &[], &["a"])])).unwrap_err();
-        assert_eq!(problems[0].message, "units wait for one another: `a` is after `a`");
+        assert_eq!(problems[0].message, "a unit waits for itself: `a` is after `a`");
     }
 
     #[test]

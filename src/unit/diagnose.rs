@@ -140,6 +140,10 @@ fn how_to_write(path: &str, value: &Value) -> String {
             };
             format!("write [{path}] and below it policy = \"{policy}\"")
         }
+        ("restart", Value::Boolean(restart)) => {
+            let policy = if *restart { "always" } else { "never" };
+            format!("write [{path}] and below it policy = \"{policy}\"")
+        }
         ("http" | "tcp", Value::Integer(port)) => format!("write {name} = {{ port = {port} }}"),
         ("http" | "tcp", _) => format!("write {name} = {{ port = 80 }}"),
         ("exec", _) => "write exec = { command = [\"…\"] }".to_owned(),

@@ -114,11 +114,14 @@ impl Loaded {
 }
 
 impl Set {
-    /// The unit whose name is nearest to one that no unit has, if it is near.
+    /// The unit whose name is nearest to one that no unit has, if it is near: `web.service` means `web`.
     pub fn nearest(&self, missing: &Name) -> Option<&Name> {
-        let score = |name: &&Name| strsim::jaro_winkler(name, missing);
-        let nearest = self.units.keys().max_by(|a, b| score(a).total_cmp(&score(b)))?;
-        (score(&nearest) > 0.8).then_some(nearest)
+        let bare = [".service", ".toml"].iter().find_map(|end| Name::new(missing.strip_suffix(end)?).ok());
+        if let Some((name, _)) = bare.and_then(|bare| self.units.get_key_value(&bare)) {
+            return Some(name);
+        }
+        let near = diagnose::nearest(missing, self.units.keys().map(|name| name.as_str()))?;
+        self.units.keys().find(|name| name.as_str() == near)
     }
 
     /// Whether the files of this unit differ by now from what was loaded (contents, drop-ins added or gone).

@@ -8,7 +8,7 @@ use super::schema::{DIRECTORY, Key, Shape, UNIT};
 use super::tree::{At, Table, Value};
 use super::{
     Directory, EnvironmentFile, ExitMatch, Inherit, Kind, Limit, Logs, OnEnd, Output, Policy, Resource,
-    Scope, Stop, Unit, command, diagnose, probe,
+    Scope, Stop, Unit, command, diagnose, foreign, probe, quantity,
 };
 
 /// Reads a unit; what is wrong goes to the problems. `main`: it is read as if it said `on_end = "shutdown"`.
@@ -192,6 +192,14 @@ fn split(field: &Field<'_>, cx: &mut Context<'_>, text: &str) -> Option<Vec<Stri
 }
 
 fn directories(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Vec<Directory>> {
+    if let Value::Table(_) = field.node.value {
+        field.wrong(
+            cx,
+            "a list of paths",
+            "write directories = [\"/run/app\"], or [{ path = \"/run/app\" }]",
+        );
+        return None;
+    }
     field.list(cx, "a list of paths", |cx, item| {
         let Value::Table(table) = &item.node.value else {
             return item.path(cx).map(|path| Directory { path, mode: 0o755 });
@@ -335,7 +343,11 @@ fn exit_matches(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Vec<ExitMatch
             item.error(cx, message, format!("write {text}"));
             None
         }
-        _ => item.signal(cx).map(ExitMatch::Signal),
+        Value::String(_) => item.signal(cx).map(ExitMatch::Signal),
+        _ => {
+            item.wrong(cx, "a list of exit codes and signals", "write numbers, and signals in quotes");
+            None
+        }
     })
 }
 
@@ -378,12 +390,21 @@ fn output(field: &Field<'_>, cx: &mut Context<'_>, stderr: bool) -> Option<Optio
         "inherit" => Some(Some(Output::Inherit)),
         "null" | "/dev/null" => Some(Some(Output::Null)),
         "stdout" if stderr => Some(None),
-        path if path.starts_with('/') => Some(Some(Output::Path(path.into()))),
+        path if path.starts_with('/') && !path.ends_with('/') => Some(Some(Output::Path(path.into()))),
+        dir if dir.starts_with('/') => {
+            let help = format!("write \"{}/{}.log\", or \"file\"", dir.trim_end_matches('/'), cx.name);
+            field.error(cx, format!("`{}` must be a file, not the directory \"{dir}\"", field.path), help);
+            None
+        }
         other => {
-            let near = diagnose::nearest(other, ["file", "inherit", "null"]);
+            let help = match diagnose::nearest(other, ["file", "inherit", "null"]) {
+                _ if other.contains('/') => Some("begin it with /".to_owned()),
+                Some(near) => Some(format!("did you mean \"{near}\"?")),
+                None => foreign::value(&field.path, other).map(str::to_owned),
+            };
             let message =
                 format!("`{}` must be one of {words} or an absolute path, not \"{other}\"", field.path);
-            field.error(cx, message, near.map(|near| format!("did you mean \"{near}\"?")));
+            field.error(cx, message, help);
             None
         }
     }
@@ -419,15 +440,16 @@ fn bound(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Option<u64>> {
     let help = "write a number, \"unlimited\" or [soft, hard]";
     match &field.node.value {
         Value::String(text) if text == "unlimited" => Some(None),
-        Value::String(text) if text == "infinity" => {
-            field.error(
-                cx,
-                format!("`{}` must be a limit, not \"{text}\"", field.path),
-                "write \"unlimited\"".to_owned(),
-            );
-            None
+        Value::String(_) => {
+            let text = field.string(cx, "a limit")?;
+            let help = match text.split_once(':') {
+                _ if text == "infinity" => "write \"unlimited\"".to_owned(),
+                Some((soft, hard)) => format!("write [{soft}, {hard}]"),
+                None => help.to_owned(),
+            };
+            let wrong = |why| field.error(cx, format!("`{}` must be a limit: {why}", field.path), help);
+            quantity::size(&text).map_err(wrong).ok().map(Some)
         }
-        Value::String(_) => field.size(cx).map(Some),
         // The highest number is the kernel's own word for "unlimited".
         Value::Integer(_) => {
             let range = "must be 0 or more, or \"unlimited\"";

@@ -14,6 +14,7 @@ use super::*;
 
 mod check;
 mod group;
+mod values;
 
 /// A place for files, trusted.
 struct Place {

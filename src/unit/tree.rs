@@ -115,7 +115,7 @@ impl Value {
         match self {
             Value::String(_) => "a string",
             Value::Integer(_) => "a whole number",
-            Value::Float(_) => "a number",
+            Value::Float(_) => "a decimal number",
             Value::Boolean(_) => "a boolean",
             Value::Datetime => "a date or time",
             Value::Array(_) => "a list",
