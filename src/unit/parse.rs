@@ -69,7 +69,20 @@ fn without_effect(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &Unit) {
             cx.warning(&field.node.at, format!("`up_after` changes nothing: {why}"), help);
         }
     }
+    for (table, key, why) in NOT_OF_A_ONESHOT.into_iter().filter(|_| unit.kind == Kind::Oneshot) {
+        let fields = if table.is_empty() { fields.clone() } else { fields.table(table) };
+        if let Some(field) = fields.get(key).filter(|field| !field.default) {
+            let message = format!("`{}` changes nothing: {why}", field.path);
+            cx.warning(&field.node.at, message, Some("take it out".to_owned()));
+        }
+    }
 }
+
+/// What changes nothing for a oneshot, and why.
+const NOT_OF_A_ONESHOT: [(&str, &str, &str); 2] = [
+    ("restart", "reset_after", "a oneshot is not up while it runs"),
+    ("", "ports", "they are for probes, and a oneshot has none"),
+];
 
 /// What a group may say: how it stands among other units.
 const OF_A_GROUP: [&str; 7] =

@@ -13,7 +13,8 @@ use super::trust::Trust;
 use super::*;
 
 mod check;
-mod group;
+
+mod kinds;
 mod values;
 
 /// A place for files, trusted.

@@ -1,4 +1,4 @@
-//! A group has no process, and so most keys mean nothing for it.
+//! Keys that mean nothing for the unit's type: most of them for a group, which has no process.
 
 use super::*;
 
@@ -72,4 +72,29 @@ fn what_the_defaults_say_is_no_contradiction_of_a_group() {
     assert_eq!(problems, []);
     let unit = &set.units[&name("all")].unit;
     assert!(unit.command.is_empty() && unit.liveness.is_none(), "{unit:?}");
+}
+
+#[test]
+fn what_changes_nothing_for_a_oneshot_is_said_unless_the_defaults_say_it() {
+    let keys = "ports = { http = 80 }\nrestart.reset_after = 3\n";
+    let text = with(&format!("type = \"oneshot\"\n{keys}"));
+    let (loaded, problems) = loading(&text);
+    assert!(loaded.is_some(), "{problems:?}");
+    let said: Vec<_> =
+        problems.iter().map(|p| (p.severity, p.at, p.message.split(':').next().unwrap())).collect();
+    assert_eq!(
+        said,
+        [
+            (Severity::Warning, Some((4, 23)), "`restart.reset_after` changes nothing"),
+            (Severity::Warning, Some((3, 9)), "`ports` changes nothing"),
+        ]
+    );
+    good(&with(keys));
+    let place = Place::new();
+    let path = place.write("uphold.toml", &format!("[defaults]\n{keys}"));
+    let trust = place.sources(&[]).trust;
+    let (_, problems) = loading_with(&with("type = \"oneshot\""), |sources| {
+        sources.config = config(&path, &trust).unwrap();
+    });
+    assert_eq!(problems, []);
 }
