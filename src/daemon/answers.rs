@@ -342,9 +342,13 @@ impl Daemon {
                 None => drop(reply),
             },
             (Some(Waiter::Loaded { reply, settings, warnings }), Answer::Loaded(changes)) => {
-                tracing::info!("the files were read again");
-                if let Some(reply) = reply {
-                    send(reply, Reply::Changes(Changes { settings, warnings, ..changes }));
+                let keys = settings.join(", ");
+                let also = if keys.is_empty() { keys } else { format!("; of uphold.toml: {keys}") };
+                tracing::info!("the files were read again{also}");
+                match reply {
+                    Some(reply) => send(reply, Reply::Changes(Changes { settings, warnings, ..changes })),
+                    // Who sent SIGHUP reads the log.
+                    None => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
                 }
             }
             // Each ticket was given out with the waiter for its kind of answer.
