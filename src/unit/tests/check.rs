@@ -76,30 +76,3 @@ fn what_is_no_unit_file_and_a_named_directory_that_is_missing_are_said() {
     assert!(messages[0].starts_with("cannot read the directory: "), "{messages:?}");
     assert_eq!(messages[3], "cannot read a directory as a unit file");
 }
-
-#[test]
-fn a_config_that_is_the_null_device_is_empty() {
-    let place = Place::new();
-    let link = place.dir.path().join("uphold.toml");
-    symlink("/dev/null", &link).unwrap();
-    for path in [Path::new("/dev/null"), &link] {
-        assert!(config(path, &place.sources(&[]).trust).is_ok(), "{}", path.display());
-    }
-    assert!(config(Path::new("/dev/zero"), &place.sources(&[]).trust).is_err());
-}
-
-#[test]
-fn the_problem_of_a_config_s_value_stands_at_its_place() {
-    let place = Place::new();
-    let path = place.write("uphold.toml", "main = \"web\"\ncontrol.read_groups = [\"a\", 7]\n");
-    let config = config(&path, &place.sources(&[]).trust).unwrap();
-    let at = |key, item| config.problem(Severity::Warning, key, item, String::new(), None).at;
-    assert_eq!(at("main", None), Some((1, 8)));
-    assert_eq!(at("control.read_groups", Some("7")), Some((2, 29)));
-    let nowhere = config.problem(Severity::Error, "shutdown_timeout", None, "m".to_owned(), None);
-    assert_eq!(nowhere.to_string(), "error: m");
-    let mut new = config.clone();
-    assert_eq!(config.changed(&new), Vec::<&str>::new());
-    (new.log_level, new.main) = (Some("warn".to_owned()), None);
-    assert_eq!(config.changed(&new), ["log.level", "main"]);
-}

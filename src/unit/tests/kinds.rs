@@ -1,4 +1,4 @@
-//! Keys that mean nothing for the unit's type: most of them for a group, which has no process.
+//! Keys that mean nothing, or contradict, for what the unit is: most of them for a group, which has no process.
 
 use super::*;
 
@@ -97,4 +97,41 @@ fn what_changes_nothing_for_a_oneshot_is_said_unless_the_defaults_say_it() {
         sources.config = config(&path, &trust).unwrap();
     });
     assert_eq!(problems, []);
+}
+
+#[test]
+fn an_up_after_that_changes_nothing_is_said() {
+    let probe = |kind: &str, text: &str| with(&format!("[{kind}]\n{text}"));
+    for (text, why) in [
+        (probe("readiness", "tcp = { port = 80 }"), "the readiness probe says"),
+        (probe("startup", "tcp = { port = 80 }"), "the startup probe says"),
+        (with("type = \"oneshot\""), "a oneshot is up once"),
+    ] {
+        let (loaded, problems) = loading(&format!("up_after = 2\n{text}\n"));
+        assert!(loaded.is_some() && problems.len() == 1, "{text}: {problems:?}");
+        assert_eq!(problems[0].severity, Severity::Warning);
+        assert!(problems[0].message.contains(why), "{}", problems[0].message);
+    }
+    let (loaded, problems) =
+        loading(&format!("up_after = 1.5\n{}\n", probe("liveness", "tcp = { port = 80 }")));
+    assert_eq!(loaded.unwrap().unit.up_after, Duration::from_millis(1500));
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
+fn a_policy_that_contradicts_the_unit_is_refused() {
+    refused(&with("type = \"oneshot\"\nrestart.policy = \"always\""), "oneshot");
+    refused(&with("on_end = \"shutdown\"\nrestart.policy = \"always\""), "could never end");
+    let always = "on_end = \"shutdown\"\n[restart]\npolicy = \"always\"\n";
+    good(&with(&format!("{always}limit = 3")));
+    good(&with(&format!("{always}except_codes = [1]")));
+    assert_eq!(good(&with("on_end = \"shutdown\"")).restart.policy, Policy::Never);
+    assert_eq!(good(&with("type = \"oneshot\"")).restart.policy, Policy::Never);
+    assert_eq!(good(&with("type = \"oneshot\"")).start_timeout, None);
+    assert_eq!(good("type = \"group\"").restart.policy, Policy::Always);
+    let (loaded, _) = loading_with(&with(""), |sources| sources.main = Some(name("web")));
+    assert_eq!(loaded.unwrap().unit.on_end, OnEnd::Shutdown);
+    let (loaded, problems) =
+        loading_with(&with("restart.policy = \"always\""), |sources| sources.main = Some(name("web")));
+    assert!(loaded.is_none() && problems[0].message.contains("the main unit"), "{problems:?}");
 }
