@@ -31,6 +31,10 @@ pub fn check_files(sources: &Sources, files: &[PathBuf]) -> (Set, Vec<Problem>) 
         };
         let around = around(file, &sources.dirs);
         let drop_ins = files::of(&name, &around).drop_ins;
+        // Its own directory stands first, and once more if it is one of several.
+        for dir in around.iter().skip(usize::from(around.len() > 1)) {
+            files::no_drop_ins(&dir.path.join(format!("{name}.toml.d")), &mut problems);
+        }
         let found = Files { file: Some(file.clone()), drop_ins, masked: files::is_null(file) };
         load::one(sources, name, found, &around, &mut set, &mut problems);
         dirs.extend(around.into_iter().next().filter(|own| dirs.iter().all(|dir| dir.path != own.path)));

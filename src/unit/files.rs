@@ -55,18 +55,43 @@ pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name>
         }
     }
     for (path, name) in drop_ins {
-        if !names.contains(&name) {
-            let message = format!("these drop-ins are for no unit: there is no {name}.toml");
-            problems.push(Problem::file(path, None, message, None).warning());
+        let right = path.to_string_lossy().ends_with(".toml.d");
+        match (right, names.contains(&name)) {
+            (true, true) => no_drop_ins(&path, problems),
+            (true, false) => {
+                let message = format!("these drop-ins are for no unit: there is no {name}.toml");
+                problems.push(Problem::file(path, None, message, None).warning());
+            }
+            (false, true) => {
+                let message = "ignored, because the drop-ins of a unit lie elsewhere".to_owned();
+                let help = Some(format!("rename it to {name}.toml.d"));
+                problems.push(Problem::file(path, None, message, help).warning());
+            }
+            (false, false) => {}
         }
     }
     names
 }
 
+/// Warns of what lies among the drop-ins of a unit and is none, as another program's `a.conf`.
+pub(super) fn no_drop_ins(dir: &Path, problems: &mut Vec<Problem>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What an editor leaves is nobody's drop-in.
+        if !(name.ends_with(".toml") || name.starts_with('.') || name.ends_with('~')) {
+            let message = "ignored, because a drop-in's name ends in .toml".to_owned();
+            problems.push(Problem::file(entry.path(), None, message, Some("rename it".to_owned())).warning());
+        }
+    }
+}
+
 /// The problem that a directory of units cannot be read.
 pub(super) fn unreadable(dir: &Dir, error: &io::Error) -> Problem {
     let message = format!("cannot read the directory: {error}");
-    let help = dir.named.then(|| "it was named with --units: create it, or name another".to_owned());
+    let help = match error.kind() {
+        io::ErrorKind::NotADirectory => Some("name the directory that the file is in".to_owned()),
+        _ => dir.named.then(|| "it was named with --units: create it, or name another".to_owned()),
+    };
     Problem::file(dir.path.clone(), None, message, help)
 }
 
@@ -77,7 +102,9 @@ fn one_name(
     problems: &mut Vec<Problem>,
 ) {
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(stem) = file.strip_suffix(".toml.d") {
+    // `web.d` and `web.service.d` are what other programs would read.
+    let drop_in = [".toml.d", ".service.d", ".d"].iter().find_map(|end| file.strip_suffix(end));
+    if let Some(stem) = drop_in {
         if let Ok(name) = Name::new(stem) {
             drop_ins.push((path, name));
         }
@@ -187,7 +214,11 @@ pub(super) fn read(
         problems.push(Problem::file(path.to_path_buf(), unit, message, help));
     };
     match bytes.map(String::from_utf8) {
-        Err(error) => fail(format!("cannot read the file: {error}"), None),
+        Err(error) => {
+            let target = fs::read_link(path).ok().filter(|_| error.kind() == io::ErrorKind::NotFound);
+            let help = target.map(|to| format!("it is a link to {}, which is not there", to.display()));
+            fail(format!("cannot read the file: {error}"), help);
+        }
         Ok(Ok(text)) => return Some(Arc::new(Source { path: path.to_path_buf(), text, rank })),
         Ok(Err(error)) => {
             let good = error.utf8_error().valid_up_to();

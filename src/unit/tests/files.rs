@@ -140,3 +140,38 @@ fn a_named_directory_must_be_there_and_a_unit_must_be_a_file() {
     assert!(messages.contains(&"cannot read the file: it is no regular file"), "{messages:?}");
     assert!(messages.contains(&"cannot read the file: line 2 is not UTF-8"), "{messages:?}");
 }
+
+#[test]
+fn what_another_program_would_read_and_uphold_does_not_is_said() {
+    let place = Place::new();
+    let web = place.write("u/web.toml", "command = [\"a\"]");
+    for file in ["web.toml.d/a.conf", "web.toml.d/b.toml", "web.toml.d/.c", "web.toml.d/d~"] {
+        place.write(&format!("u/{file}"), "");
+    }
+    place.write("u/web.d/x.toml", "");
+    place.write("u/web.service.d/x.conf", "");
+    place.write("u/other.d/x", "");
+    symlink("/nonexistent", place.dir.path().join("u/gone.toml")).unwrap();
+    let sources = place.sources(&["u"]);
+    let (set, problems) = load(&sources);
+    assert_eq!(set.units.len(), 1);
+    let mut said: Vec<_> = problems
+        .iter()
+        .map(|p| {
+            let file = p.file.strip_prefix(place.dir.path().join("u")).unwrap().display();
+            format!("{file}: {:?}; {}", p.severity, p.help.as_deref().unwrap_or("-"))
+        })
+        .collect();
+    said.sort();
+    assert_eq!(
+        said,
+        [
+            "gone.toml: Error; it is a link to /nonexistent, which is not there",
+            "web.d: Warning; rename it to web.toml.d",
+            "web.service.d: Warning; rename it to web.toml.d",
+            "web.toml.d/a.conf: Warning; rename it",
+        ]
+    );
+    let (_, problems) = check_files(&place.sources(&[]), &[web]);
+    assert!(problems.len() == 1 && problems[0].file.ends_with("a.conf"), "{problems:?}");
+}
