@@ -380,7 +380,9 @@ fn logs(cx: &mut Context<'_>, fields: &Fields<'_>, logs: &mut Logs) {
     read(cx, fields, "prefix", &mut logs.prefix, |f, cx| f.boolean(cx));
     if let Some(field) = fields.get("max_line") {
         match field.size(cx) {
-            Some(0) => field.error(cx, "`logs.max_line` must be 1 byte or more".to_owned(), None),
+            Some(size) if !(1..=Logs::LONGEST_LINE).contains(&size) => {
+                field.error(cx, "`logs.max_line` must be from 1 byte to 16MiB".to_owned(), None);
+            }
             Some(size) => logs.max_line = size,
             None => {}
         }

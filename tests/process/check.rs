@@ -64,3 +64,12 @@ fn a_main_unit_that_cannot_be_one_is_said_where_it_was_named() {
         assert!(text.contains("uphold.toml:2:8: `") && text.contains(why), "{text}");
     }
 }
+
+#[test]
+fn a_masked_main_unit_is_warned_of_and_the_rest_runs() {
+    let uphold = Uphold::new().unit("web", "command = [\"sleep\", \"600\"]").mode(&["run", "--main", "db"]);
+    std::os::unix::fs::symlink("/dev/null", uphold.path("units/db.toml")).unwrap();
+    let uphold = uphold.start();
+    uphold.until("web", "running");
+    assert!(uphold.stderr().contains("cannot run with --main db: it is masked"), "{}", uphold.stderr());
+}
