@@ -8,8 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::foreign;
-use super::{Name, Problem};
+use super::{Name, Problem, foreign, schema};
 
 /// A file's text.
 #[derive(Debug)]
@@ -213,12 +212,16 @@ pub(super) fn parse(source: &Arc<Source>, unit: Option<&Name>, problems: &mut Ve
         }
         lines.push(line);
         let word = at.line().split('=').next().unwrap_or_default().trim();
-        let help = foreign::meaning(word, "", false).or_else(|| {
-            if error.message().contains("duplicate") {
-                return Some("it stands above already: keep one".to_owned());
-            }
-            at.line().contains('=').then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
-        });
+        let ours = schema::all(schema::CONFIG).iter().any(|(_, key)| key.name == word);
+        let help =
+            Some(word).filter(|_| !ours).and_then(|word| foreign::meaning(word, "", false)).or_else(|| {
+                if error.message().contains("duplicate") {
+                    return Some("it stands above already: keep one".to_owned());
+                }
+                at.line()
+                    .contains('=')
+                    .then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
+            });
         problems.push(Problem::at(
             &at,
             unit,

@@ -163,3 +163,26 @@ fn what_comes_later_is_refused_by_its_name() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].message, "not supported yet: liveness.grpc");
 }
+
+#[test]
+fn a_key_beside_its_table_is_sent_there_and_not_to_all_of_its_name() {
+    let tcp = "tcp = { port = 80 }";
+    for (text, help) in [
+        ("[liveness]\nexec = { command = [\"a\"], timeout = 3 }".to_owned(), "it belongs in [liveness]"),
+        (format!("[liveness]\n{tcp}\ncommand = [\"a\"]"), "it belongs in [liveness.exec]"),
+        ("[restart]\ncommand = [\"a\"]".to_owned(), "or above the first table"),
+    ] {
+        let said = said(&with(&text));
+        assert!(
+            said.len() == 1 && said[0].ends_with(help) && !said[0].contains("[stop]"),
+            "{text}: {said:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_is_our_own_is_not_explained_as_another_program_s() {
+    let help = "this is TOML: strings stand in quotes, lists in [ ]";
+    assert!(said("umask = \"022\n")[0].ends_with(help), "{:?}", said("umask = \"022\n"));
+    assert!(said("ExecStart=/bin/a\n")[0].ends_with("systemd's `ExecStart` is `command` here"));
+}
