@@ -1,6 +1,8 @@
 //! The users and groups that files name, looked up on this machine. One that is not there is a warning: the
 //! files may be meant for another machine, and it may come before it is needed.
 
+use std::collections::BTreeMap;
+
 use crate::control::Permissions;
 use crate::host::{self, Users};
 use crate::unit::{Config, Kind, Problem, Set, Severity};
@@ -33,15 +35,17 @@ pub(super) fn missing(set: &Set) -> Vec<Problem> {
     // Who cannot read them cannot tell.
     let Ok(users) = Users::read() else { return Vec::new() };
     let mut problems: Vec<Problem> = Vec::new();
+    // Many units have one user: each name is looked up once.
+    let mut known = BTreeMap::new();
     for loaded in set.units.values().filter(|loaded| !loaded.masked && loaded.unit.kind != Kind::Group) {
-        let unit = &loaded.unit;
-        let user = unit.user.as_ref().filter(|user| !users.has_user(user));
-        let group = unit.group.as_ref().filter(|group| users.group(group).is_none());
-        for (key, file, name) in [("user", "/etc/passwd", user), ("group", "/etc/group", group)]
-            .into_iter()
-            .filter_map(|(key, file, name)| Some((key, file, name?)))
-        {
-            let message = format!("{file} has no {key} `{name}`: it cannot be started on this machine");
+        let (user, group) = (&loaded.unit.user, &loaded.unit.group);
+        for (key, file, name) in [("user", "/etc/passwd", user), ("group", "/etc/group", group)] {
+            let Some(name) = name else { continue };
+            let is_there = || if key == "user" { users.has_user(name) } else { users.group(name).is_some() };
+            if *known.entry((key, name)).or_insert_with(is_there) {
+                continue;
+            }
+            let message = format!("{file} has no {key} `{name}`: the unit cannot be started on this machine");
             let help = Some(format!("add the {key} before the start, or correct `{key}`"));
             let problem = loaded.problem(Severity::Warning, key, None, message, help);
             // What the defaults say is said once for all units.
