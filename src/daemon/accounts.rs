@@ -9,17 +9,22 @@ use crate::unit::{Config, Kind, Problem, Set, Severity};
 
 /// Who may use the control API. A group that is not there admits nobody.
 pub(super) fn permissions(config: &Config, problems: &mut Vec<Problem>) -> Permissions {
-    let users = Users::read().unwrap_or_default();
+    let users = Users::read();
     let mut resolve = |key: &str, names: &[String]| {
         let mut gids = Vec::new();
         for name in names {
-            match users.group(name) {
-                Some(gid) => gids.push(gid),
-                None => {
-                    let message = format!("/etc/group has no group `{name}`: nobody is admitted by it");
-                    problems.push(config.problem(Severity::Warning, key, Some(name), message, None));
-                }
-            }
+            let why = match &users {
+                Ok(users) => match users.group(name) {
+                    Some(gid) => {
+                        gids.push(gid);
+                        continue;
+                    }
+                    None => format!("/etc/group has no group `{name}`"),
+                },
+                Err(error) => format!("cannot look up the group `{name}`: {error}"),
+            };
+            let message = format!("{why}: nobody is admitted by it");
+            problems.push(config.problem(Severity::Warning, key, Some(name), message, None));
         }
         gids
     };
