@@ -80,8 +80,8 @@ struct CheckArgs {
     /// A directory of units, instead of the search path; may be repeated
     #[arg(long, value_name = "DIR")]
     units: Vec<PathBuf>,
-    /// Unit files, instead of directories
-    #[arg(value_name = "FILE", conflicts_with = "units")]
+    /// Unit files to check, each with its drop-ins; what they require may be in the directories or beside them
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
@@ -141,14 +141,6 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_check_of_files_does_not_silently_forget_directories() {
-        let check = |words: &[&str]| Cli::try_parse_from(["uphold", "check"].iter().chain(words));
-        assert!(check(&["--units", "d", "--units", "e"]).is_ok() && check(&["a.toml", "b.toml"]).is_ok());
-        let error = check(&["--units", "d", "a.toml"]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
 //! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
 
+mod accounts;
 mod answers;
+mod check;
 mod disk;
 mod files;
 mod inheritance;
@@ -11,6 +13,7 @@ mod journal;
 mod looks;
 mod manager;
 mod places;
+mod settings;
 mod signals;
 mod start;
 mod upgrade;
@@ -41,9 +44,11 @@ use files::{Files, Loading};
 use journal::Journal;
 use looks::Looks;
 use manager::Manager;
+use settings::Settings;
 use upgrade::Upgrade;
 
-pub use start::{Init, Options, check, run};
+pub use check::check;
+pub use start::{Init, Options, run};
 pub use upgrade::try_state;
 
 /// How long the loop rests after a panic, so that one that repeats is not all it does.
@@ -60,6 +65,7 @@ struct Daemon {
     looks: Looks,
     files: Arc<Files>,
     loading: Loading,
+    settings: Settings,
     /// COMMAND of `init`.
     command: Option<Name>,
     /// For followers of events.

@@ -36,7 +36,7 @@ const HEAD_LIMIT: usize = 16 << 10;
 /// Serves connections.
 #[derive(Debug)]
 pub struct Server {
-    permissions: Permissions,
+    permissions: watch::Receiver<Permissions>,
     requests: mpsc::Sender<Request>,
     places: Arc<Places>,
     /// True at the end; each connection listens to it, and so counts as one.
@@ -46,8 +46,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that sends its requests there.
-    pub fn new(permissions: Permissions, requests: mpsc::Sender<Request>) -> Server {
+    /// A server that sends its requests there. The permissions may change: the next request is judged by
+    /// those of then, and what is being followed goes on.
+    pub fn new(permissions: watch::Receiver<Permissions>, requests: mpsc::Sender<Request>) -> Server {
         Server {
             permissions,
             requests,
@@ -61,8 +62,11 @@ impl Server {
     /// Serves one connection in a task of its own (`tokio::task::spawn_local` is not needed: everything is
     /// Send). Returns at once; over the limit of the peer's uid it is answered with 503 and closed.
     pub fn serve(&self, stream: UnixStream, peer: Peer) {
-        let access = self.permissions.access(&peer, self.overflow_uid);
-        let (place, refused) = match self.places.admit(&peer, access, self.permissions.uid) {
+        let (access, own) = {
+            let permissions = self.permissions.borrow();
+            (permissions.access(&peer, self.overflow_uid), permissions.uid)
+        };
+        let (place, refused) = match self.places.admit(&peer, access, own) {
             Admission::Place(place) => (place, None),
             Admission::Refused(place, problem) => (place, Some(problem)),
             Admission::Full(problem) => {
@@ -73,7 +77,7 @@ impl Server {
         let timeout = if refused.is_some() { self.timeout.min(REFUSAL_TIMEOUT) } else { self.timeout };
         let session = Arc::new(Session {
             daemon: Daemon { requests: self.requests.clone(), peer },
-            access,
+            permissions: self.permissions.clone(),
             overflow_uid: self.overflow_uid,
             timeout,
             refused,
@@ -100,7 +104,7 @@ impl Server {
 #[derive(Debug)]
 struct Session {
     daemon: Daemon,
-    access: Access,
+    permissions: watch::Receiver<Permissions>,
     overflow_uid: u32,
     timeout: Duration,
     /// There is no place for it.
@@ -136,10 +140,13 @@ impl Session {
         }
     }
 
-    async fn answer(&self, asked: JoinHandle<Result<(Call, Asked), Response<Body>>>) -> Response<Body> {
+    async fn answer(
+        &self,
+        asked: JoinHandle<Result<(Call, Access, Asked), Response<Body>>>,
+    ) -> Response<Body> {
         match asked.await {
-            Ok(Ok((call, asked))) => {
-                respond::reply(self.daemon.answer(asked).await, call, self.access, self.daemon.clone())
+            Ok(Ok((call, access, asked))) => {
+                respond::reply(self.daemon.answer(asked).await, call, access, self.daemon.clone())
             }
             Ok(Err(refusal)) => refusal,
             Err(error) => {
@@ -154,12 +161,14 @@ impl Session {
     async fn ask(
         self: Arc<Session>,
         request: HttpRequest<Incoming>,
-    ) -> Result<(Call, Asked), Response<Body>> {
+    ) -> Result<(Call, Access, Asked), Response<Body>> {
         let (head, body) = request.into_parts();
         if let Some(problem) = &self.refused {
             return Err(respond::refusal(&problem.clone().into(), true));
         }
-        let permit = |needs| self.permit(needs, &format!("answer {} {}", head.method, head.uri.path()));
+        let access = self.permissions.borrow().access(&self.daemon.peer, self.overflow_uid);
+        let act = format!("answer {} {}", head.method, head.uri.path());
+        let permit = |needs| self.permit(access, needs, &act);
         let found = permit(Access::Read)
             .map_err(Refusal::from)
             .and_then(|()| Route::find(&head.method, head.uri.path(), head.uri.query(), permit));
@@ -173,14 +182,14 @@ impl Session {
         };
         let call = route.call(&body).map_err(|problem| respond::refusal(&problem.into(), false))?;
         let asked = self.daemon.ask(call.clone()).await;
-        Ok((call, asked))
+        Ok((call, access, asked))
     }
 
-    fn permit(&self, needs: Access, act: &str) -> Result<(), Problem> {
-        if self.access >= needs {
+    fn permit(&self, access: Access, needs: Access, act: &str) -> Result<(), Problem> {
+        if access >= needs {
             return Ok(());
         }
-        Err(not_permitted(act, &self.daemon.peer, self.access, self.overflow_uid))
+        Err(not_permitted(act, &self.daemon.peer, access, self.overflow_uid))
     }
 
     /// The whole body of a request, if it is not too long and comes in time.

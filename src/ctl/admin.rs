@@ -50,7 +50,7 @@ pub(super) async fn load(context: &Context, what: &str, dry_run: bool) -> Result
     Ok(Code::Fine)
 }
 
-/// A line a unit: `new: added, started`.
+/// A line for uphold itself and one a unit: `new: added, started`.
 fn changed(changes: &Changes) -> String {
     let facts = [
         (&changes.added, "added"),
@@ -71,8 +71,12 @@ fn changed(changes: &Changes) -> String {
     for words in units.values_mut().filter(|words| words.contains(&"restarted")) {
         words.retain(|word| *word != "restart needed");
     }
-    let mut text: String =
-        units.iter().map(|(name, words)| format!("{name}: {}\n", words.join(", "))).collect();
+    let mut text = match changes.settings.join(", ") {
+        none if none.is_empty() => none,
+        keys => format!("uphold.toml: {}: applied\n", words::clean(&keys)),
+    };
+    let line = |(name, words): (&&Name, &Vec<&str>)| format!("{name}: {}\n", words.join(", "));
+    text.extend(units.iter().map(line));
     if text.is_empty() {
         text.push_str("nothing changed\n");
     } else if changes.dry_run {
@@ -181,6 +185,9 @@ mod tests {
             ..Changes::default()
         };
         let expected = "db: restarted\nnew: added, started\nweb: restart needed\n";
+        assert_eq!(changed(&changes), expected);
+        changes.settings = vec!["log.level".to_owned(), "main".to_owned()];
+        let expected = format!("uphold.toml: log.level, main: applied\n{expected}");
         assert_eq!(changed(&changes), expected);
         changes.dry_run = true;
         assert_eq!(changed(&changes), format!("{expected}a dry run: nothing was done\n"));

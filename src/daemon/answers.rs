@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use super::files::{self, Loading};
+use super::settings;
 use crate::api::{Health, Problem, UnitConfig, Unwell, Version};
 use crate::control::{Call, Reply, Request};
 use crate::engine::{
@@ -86,8 +87,15 @@ impl Inward {
 pub(super) enum Waiter {
     /// For a command.
     Done(oneshot::Sender<Reply>),
-    /// For a load, with its warnings; `None`: SIGHUP.
-    Loaded(Option<oneshot::Sender<Reply>>, Vec<String>),
+    /// For a load.
+    Loaded {
+        /// Where to; `None`: SIGHUP.
+        reply: Option<oneshot::Sender<Reply>>,
+        /// [`Changes::settings`]
+        settings: Vec<String>,
+        /// [`Changes::warnings`]
+        warnings: Vec<String>,
+    },
 }
 
 pub(super) fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
@@ -378,10 +386,11 @@ impl Daemon {
             .filter(|problem| problem.severity == Severity::Warning)
             .map(|problem| problem.to_string())
             .collect();
+        let settings = settings::changed(&self.files, &self.loading, &loading);
         if dry_run {
             let changes = self.engine.preview(&loading.plan, update);
             if let Some(reply) = reply {
-                send(reply, Reply::Changes(Changes { dry_run: true, warnings, ..changes }));
+                send(reply, Reply::Changes(Changes { dry_run: true, settings, warnings, ..changes }));
             }
             return;
         }
@@ -392,8 +401,9 @@ impl Daemon {
             }
             return;
         }
-        let ticket = self.ticket(Waiter::Loaded(reply, warnings));
+        let ticket = self.ticket(Waiter::Loaded { reply, settings, warnings });
         let plan = loading.plan.clone();
+        self.configure(&loading);
         self.loading = loading;
         self.looks.loaded();
         self.handle(Input::Load { plan, update, ticket: Some(ticket) });
@@ -406,14 +416,18 @@ impl Daemon {
                 Some(done) => self.answer_done(reply, done),
                 None => drop(reply),
             },
-            (Some(Waiter::Loaded(reply, warnings)), Answer::Loaded(changes)) => {
-                tracing::info!("the files were read again");
-                if let Some(reply) = reply {
-                    send(reply, Reply::Changes(Changes { warnings, ..changes }));
+            (Some(Waiter::Loaded { reply, settings, warnings }), Answer::Loaded(changes)) => {
+                let keys = settings.join(", ");
+                let also = if keys.is_empty() { keys } else { format!("; of uphold.toml: {keys}") };
+                tracing::info!("the files were read again{also}");
+                match reply {
+                    Some(reply) => send(reply, Reply::Changes(Changes { settings, warnings, ..changes })),
+                    // Who sent SIGHUP reads the log.
+                    None => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
                 }
             }
             // Each ticket was given out with the waiter for its kind of answer.
-            (Some(Waiter::Done(_) | Waiter::Loaded(..)) | None, Answer::Done(_) | Answer::Loaded(_)) => {}
+            (Some(Waiter::Done(_) | Waiter::Loaded { .. }) | None, Answer::Done(_) | Answer::Loaded(_)) => {}
         }
     }
 

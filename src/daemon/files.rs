@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::accounts;
+use crate::control::Permissions;
 use crate::plan::Plan;
 use crate::unit::trust::Trust;
-use crate::unit::{self, Config, Dir, Loaded, Name, Problem, Set, Severity, Sources, Unit};
+use crate::unit::{self, Config, Dir, Kind, Loaded, Name, Problem, Set, Severity, Sources, Unit};
 
 /// What a load depends on besides the files themselves.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Loading {
     pub plan: Arc<Plan>,
     /// What it was read by.
     pub sources: Arc<Sources>,
+    /// Who may use the control API by it.
+    pub permissions: Permissions,
     /// What it found wrong and could go on with.
     pub warnings: Vec<Problem>,
 }
@@ -58,25 +62,62 @@ impl Files {
         let sources = Sources {
             dirs: self.dirs.clone(),
             config,
-            main: main.clone(),
+            main,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
         };
         let (set, problems) = unit::load(&sources);
-        self.order(set, problems, sources, main, lenient)
+        self.order(set, problems, sources, lenient)
     }
 
-    /// Reads these unit files and no directories, for `check`. What they require must be among them.
+    /// Reads these unit files, for `check`, and of the directories only what they lead to. What is said is
+    /// about them, and about what keeps them from being loaded.
     pub fn load_these(&self, files: &[PathBuf]) -> Result<Loading, Vec<Problem>> {
         let sources = Sources {
-            dirs: Vec::new(),
+            dirs: self.dirs.clone(),
             config: self.read_config()?,
             main: None,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
         };
         let (set, problems) = unit::check_files(&sources, files);
-        self.order(set, problems, sources, None, false)
+        let theirs = |problem: &Problem| match &problem.unit {
+            Some(name) => files.iter().any(|file| unit::named_by(file).as_ref() == Some(name)),
+            None => true,
+        };
+        let about = |mut problems: Vec<Problem>| {
+            problems.retain(|problem| problem.severity == Severity::Error || theirs(problem));
+            problems
+        };
+        match self.order(set, problems, sources, false) {
+            Ok(loading) => Ok(Loading { warnings: about(loading.warnings), ..loading }),
+            Err(problems) => Err(about(problems)),
+        }
+    }
+
+    /// What keeps this name from being that of the main unit.
+    fn main_problem(&self, set: &Set, config: &Config, main: &Name) -> Option<Problem> {
+        let (severity, why, help) = match set.units.get(main) {
+            None if set.broken.contains(main) => return None,
+            None => {
+                let near = set.nearest(main).map(|near| format!("did you mean `{near}`?"));
+                (Severity::Error, "no unit has that name", near)
+            }
+            Some(loaded) if loaded.masked => {
+                (Severity::Warning, "it is masked: it is not started and never ends", None)
+            }
+            Some(loaded) if loaded.unit.kind == Kind::Group => {
+                let help = "name the unit whose end is meant".to_owned();
+                (Severity::Error, "it is a group, which has no process that ends", Some(help))
+            }
+            Some(_) => return None,
+        };
+        Some(if self.main.is_some() {
+            let message = format!("cannot run with --main {main}: {why}");
+            Problem { severity, help, ..plain_problem(PathBuf::new(), message) }
+        } else {
+            config.problem(severity, "main", None, format!("`{main}` cannot be the main unit: {why}"), help)
+        })
     }
 
     /// The units that an uphold before ran, for a start that must not abandon them whatever the files say.
@@ -93,7 +134,7 @@ impl Files {
         {
             set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone())));
         }
-        self.order(set, Vec::new(), sources, None, true)
+        self.order(set, Vec::new(), sources, true)
     }
 
     fn order(
@@ -101,7 +142,6 @@ impl Files {
         mut set: Set,
         mut problems: Vec<Problem>,
         sources: Sources,
-        main: Option<Name>,
         lenient: bool,
     ) -> Result<Loading, Vec<Problem>> {
         if let Some(command) = &self.command {
@@ -112,13 +152,10 @@ impl Files {
             }
             add_command(&mut set, command.clone());
         }
-        if let Some(main) = main.filter(|main| !set.units.contains_key(main) && !set.broken.contains(main)) {
-            let file = sources.dirs.last().map(|dir| dir.path.clone()).unwrap_or_default();
-            problems.push(plain_problem(
-                file,
-                format!("cannot run the main unit: no unit is named `{main}`; correct --main or `main`"),
-            ));
-        }
+        let main = sources.main.as_ref();
+        problems.extend(main.and_then(|main| self.main_problem(&set, &sources.config, main)));
+        let permissions = accounts::permissions(&sources.config, &mut problems);
+        problems.extend(accounts::missing(&set));
         let fatal = |problem: &Problem| problem.severity == Severity::Error;
         let plan = loop {
             match Plan::new(&set) {
@@ -146,6 +183,7 @@ impl Files {
             set: Arc::new(set),
             plan: Arc::new(plan),
             sources: Arc::new(sources),
+            permissions,
             warnings: problems,
         })
     }
@@ -162,7 +200,7 @@ fn add_command(set: &mut Set, mut command: Unit) {
     set.units.insert(command.name.clone(), Arc::new(Loaded::synthetic(command)));
 }
 
-/// A problem of a whole file.
+/// A problem of a whole file; the empty path is for what no file says.
 pub fn plain_problem(file: PathBuf, message: String) -> Problem {
     Problem {
         severity: Severity::Error,

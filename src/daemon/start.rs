@@ -11,24 +11,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::files::{self, Files, Loading};
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
 use super::places::{self, Places};
+use super::settings::Settings;
 use super::voice::Voice;
 use super::{Daemon, Disk, Ears, Looks, Manager, manager, signals};
-use crate::control::{self, Peer, Permissions};
-use crate::engine::{Engine, Input, Settings};
+use crate::control::{self, Peer};
+use crate::engine::{self, Engine, Input};
 use crate::failpoint;
 use crate::host::{self, Crashes, Host, Inherited};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::unit::trust::Trust;
-use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Signal, Unit};
+use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
@@ -112,7 +113,7 @@ struct End {
     reboot: bool,
 }
 
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // Where stderr is gone there is nobody to tell.
     drop(writeln!(io::stderr(), "{text}"));
 }
@@ -157,7 +158,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     };
     let mut before = Inheritance::find(&places);
     let crashes = catch_crashes(&places, &mut before);
-    let Read { config, loading, complaints } = read_files(&files, options.lenient || boot, &before)?;
+    let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;
+    let config = &loading.sources.config;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
     for lack in &places.lacks {
@@ -166,7 +168,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     for problem in &loading.warnings {
         tracing::warn!("{problem}");
     }
-    for complaint in complaints.iter().chain(&before.complaint) {
+    for complaint in complaint.iter().chain(&before.complaint) {
         tracing::warn!("{complaint}");
     }
     if loading.set.units.is_empty() {
@@ -179,33 +181,33 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
+    let own_log = voice.clone();
     let end =
-        runtime.block_on(live(options, files, loading, config, places, before, crashes, inherited, signals));
+        runtime.block_on(live(options, files, loading, own_log, places, before, crashes, inherited, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(lock);
     end
 }
 
-/// What the files say, or what ran before if they say nothing that is right.
-struct Read {
-    config: Config,
-    loading: Loading,
-    complaints: Vec<String>,
-}
-
-/// A first start with a bad file starts nothing. One that takes over goes on with the units that run.
-fn read_files(files: &Files, lenient: bool, before: &Inheritance) -> Result<Read, Refusal> {
-    let read = files.read_config().and_then(|config| Ok((config, files.load(lenient)?)));
-    let (problems, state) = match (read, &before.state) {
-        (Ok((config, loading)), _) => return Ok(Read { config, loading, complaints: Vec::new() }),
-        (Err(problems), Some(state)) if !state.is_empty() => (problems, state),
-        (Err(problems), _) => return Err(refuse_units(&problems)),
+/// What the files say, or what ran before if they say nothing that is right, and then why. A first start with
+/// a bad file starts nothing; one that takes over goes on with the units that run.
+fn read_files(
+    files: &Files,
+    lenient: bool,
+    before: &Inheritance,
+) -> Result<(Loading, Option<String>), Refusal> {
+    let problems = match files.load(lenient) {
+        Ok(loading) => return Ok((loading, None)),
+        Err(problems) => problems,
+    };
+    let Some(state) = before.state.as_ref().filter(|state| !state.is_empty()) else {
+        return Err(refuse_units(&problems));
     };
     let what = "the files have errors: going on with the units that ran before, as they were";
-    let complaints = vec![format!("{}\n{what}", files::render(&problems))];
+    let complaint = format!("{}\n{what}", files::render(&problems));
     let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
-    Ok(Read { config: Config::default(), loading, complaints })
+    Ok((loading, Some(complaint)))
 }
 
 /// Has crashes end in an exec of uphold by itself, where there is a place for what the next image has to know.
@@ -219,7 +221,7 @@ fn catch_crashes(places: &Places, before: &mut Inheritance) -> Crashes {
 }
 
 /// Where units were looked for in vain, and what would do.
-fn no_units(files: &Files) -> String {
+pub(super) fn no_units(files: &Files) -> String {
     if files.dirs.is_empty() {
         return "there are no units: neither HOME nor XDG_CONFIG_HOME is set; name their directory with --units"
             .to_owned();
@@ -229,7 +231,7 @@ fn no_units(files: &Files) -> String {
 }
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
-fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
@@ -271,7 +273,7 @@ async fn live(
     options: &Options,
     files: Files,
     loading: Loading,
-    config: Config,
+    voice: Voice,
     places: Places,
     mut before: Inheritance,
     crashes: Crashes,
@@ -306,12 +308,12 @@ async fn live(
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
-    let settings = Settings {
+    let settings = engine::Settings {
         seed: random(),
         main: loading.sources.main.clone(),
         command: command.clone(),
         command_timeout: init.and_then(|init| init.stop_timeout),
-        shutdown_timeout: config.shutdown_timeout,
+        shutdown_timeout: loading.sources.config.shutdown_timeout,
         sweep: init.is_some(),
     };
     let state = before.state.take();
@@ -331,7 +333,8 @@ async fn live(
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
-    let server = Arc::new(control::Server::new(permissions(&config), requests_in));
+    let (permissions, permitted) = watch::channel(loading.permissions.clone());
+    let server = Arc::new(control::Server::new(permitted, requests_in));
     let accepting = match socket.as_deref().filter(|_| !crashes.too_many) {
         Some(path) => {
             let waiting = if before.same { inherited.take_listener(path) } else { None };
@@ -350,6 +353,7 @@ async fn live(
         looks: Looks::default(),
         files: Arc::new(files),
         loading,
+        settings: Settings { voice, permissions },
         command,
         events: broadcast::channel(1024).0,
         waiters: HashMap::new(),
@@ -398,24 +402,6 @@ async fn live(
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
-}
-
-fn permissions(config: &Config) -> Permissions {
-    let resolve = |names: &[String]| {
-        names
-            .iter()
-            .filter_map(|name| {
-                let found = host::group_id(name);
-                if found.is_none() {
-                    tracing::warn!(
-                        "cannot admit group `{name}` to the control API: /etc/group has no such group"
-                    );
-                }
-                found
-            })
-            .collect()
-    };
-    Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
 }
 
 /// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
@@ -468,39 +454,4 @@ fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
         }
     });
     accepting.abort_handle()
-}
-
-/// `uphold check`: everything that is wrong with files.
-pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
-    let uid = host::uid();
-    let trust = Trust { uid, owners: Vec::new(), lenient: false, read_only: host::read_only_mount };
-    let files = Files {
-        config: places::default_config(uid),
-        config_named: false,
-        dirs: places::unit_dirs(uid, dirs),
-        main: None,
-        trust,
-        environment: environment(),
-        command: None,
-    };
-    let result = if unit_files.is_empty() { files.load(false) } else { files.load_these(unit_files) };
-    let (units, problems) = match result {
-        Ok(loading) => (Some(loading.set.units.len()), loading.warnings),
-        Err(problems) => (None, problems),
-    };
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    if !problems.is_empty() {
-        complain(&files::render(&problems));
-    }
-    if units == Some(0) && unit_files.is_empty() {
-        complain(&no_units(&files));
-    }
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let mut said = vec![plural(errors, "error"), plural(warnings, "warning")];
-    if let Some(units) = units {
-        said.insert(0, plural(units, "unit"));
-    }
-    drop(writeln!(io::stdout(), "{}", said.join(", ")));
-    if errors == 0 && units.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

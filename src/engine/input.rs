@@ -113,6 +113,13 @@ pub enum Input {
         /// Who waits for the [`Answer`], if anyone.
         ticket: Option<Ticket>,
     },
+    /// What the daemon config says of uphold itself changed. Nothing changes once the end has begun.
+    Configure {
+        /// [`Settings::main`](super::Settings::main)
+        main: Option<Name>,
+        /// [`Settings::shutdown_timeout`](super::Settings::shutdown_timeout)
+        shutdown_timeout: Option<Duration>,
+    },
     /// What an operator asks for. All names exist: the daemon has looked.
     Command {
         /// What.
@@ -153,6 +160,7 @@ impl Input {
             Input::Notice { .. } => "notice",
             Input::Own { .. } => "own",
             Input::Load { .. } => "load",
+            Input::Configure { .. } => "configure",
             Input::Command { .. } => "command",
             Input::Gone { .. } => "gone",
             Input::Shutdown => "shutdown",

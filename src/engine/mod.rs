@@ -42,7 +42,7 @@ pub use saved::{Saved, SoFar, Taken};
 pub use time::{Mono, Time, Wall};
 pub use view::{Changes, Done, DoneResult, Event, EventKind, ExitReason, LastExit, StateName, View, Wanted};
 
-/// What an engine is told once.
+/// What an engine is told once; [`Input::Configure`] changes two of them later.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Seeds the jitter.
@@ -172,6 +172,7 @@ impl Engine {
                 effects.push(Effect::Event(event));
             }
             Input::Load { plan, update, ticket } => self.load(now, effects, plan, update, ticket),
+            Input::Configure { main, shutdown_timeout } => self.configure(main, shutdown_timeout),
             Input::Command { verb, instances, timeout, wait, ticket } => {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
             }

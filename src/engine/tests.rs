@@ -610,6 +610,18 @@ fn a_second_shutdown_kills_at_once_and_so_does_the_cap() {
 }
 
 #[test]
+fn a_new_cap_and_main_unit_count_until_the_end_has_begun() {
+    let units = || vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])];
+    let configured =
+        |main: &str, cap| Input::Configure { main: Some(name(main)), shutdown_timeout: Some(ms(cap)) };
+    let mut script = Script::new(units());
+    script.spawned("db").spawned("web").input(configured("web", 5000)).input(Input::Shutdown);
+    script.input(configured("db", 9000)).until(5000);
+    script.did(&["spawn db", "spawn web", "SIGTERM web", "kill db", "kill web"]);
+    script.dies("web", 3).dies("db", 4).did(&["exit 3"]);
+}
+
+#[test]
 fn a_sweep_ends_even_if_a_child_does_not() {
     let mut script = Script::with(Settings { sweep: true, ..Settings::default() }, vec![]);
     script.input(Input::Shutdown).did(&["sweep SIGTERM"]).until(30_000).did(&["sweep SIGKILL"]);

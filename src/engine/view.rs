@@ -293,6 +293,8 @@ pub struct Changes {
     pub restarted: Vec<Name>,
     /// Instances that are stopped (`update`).
     pub stopped: Vec<Name>,
+    /// Keys of the daemon config about uphold itself, as `log.level`: what they say now is in effect.
+    pub settings: Vec<String>,
     /// What `check` would warn about.
     pub warnings: Vec<String>,
 }

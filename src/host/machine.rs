@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{sys, users::Users};
+use super::sys;
 use crate::engine::{Mono, Time, Wall};
 use crate::unit::Signal;
 
@@ -122,11 +122,6 @@ pub fn peer(stream: &tokio::net::UnixStream) -> io::Result<(Option<u32>, u32, Ve
     }
     let pid = u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0);
     Ok((pid, credentials.uid(), groups))
-}
-
-/// The number of a group in /etc/group, by name or number.
-pub fn group_id(name: &str) -> Option<u32> {
-    Users::read().ok()?.group(name)
 }
 
 /// The width of the terminal that standard output is; `None` where it is none, or does not know.

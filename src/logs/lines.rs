@@ -5,11 +5,13 @@
 
 use memchr::memchr_iter;
 
+use crate::unit::Logs;
+
 /// Ends every piece of a split line but the last.
 pub(super) const MARKER: &[u8] = " …[continued]".as_bytes();
 
 /// No line is held in memory beyond this, whatever `max_line` says.
-const MOST: usize = 16 << 20;
+const MOST: usize = Logs::LONGEST_LINE as usize;
 /// A buffer that grew beyond this for one long line is given back after it.
 const ROOMY: usize = 1 << 20;
 

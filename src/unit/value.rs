@@ -352,12 +352,17 @@ pub struct Logs {
     pub timestamps: bool,
     /// `prefix`: the instance's name before each line that goes to uphold's own output.
     pub prefix: bool,
-    /// `max_line`, bytes, 1 or more; longer lines are split and marked.
+    /// `max_line`, bytes, 1 to [`Logs::LONGEST_LINE`]; longer lines are split and marked.
     pub max_line: u64,
     /// `max_size`, bytes; 0: never rotate.
     pub max_size: u64,
     /// `keep`: how many rotated files stay.
     pub keep: u32,
+}
+
+impl Logs {
+    /// The highest `max_line`, in bytes: so much of an unfinished line may be held in memory.
+    pub const LONGEST_LINE: u64 = 16 << 20;
 }
 
 impl Default for Logs {

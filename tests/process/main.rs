@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bounds;
+mod check;
 mod control;
 mod ctl;
 mod dsl;
@@ -17,6 +18,7 @@ mod nginx;
 mod pid1;
 mod probes;
 mod readers;
+mod reload;
 mod restarts;
 mod scarcity;
 mod setup;

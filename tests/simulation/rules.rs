@@ -148,6 +148,7 @@ impl Rules {
             | Input::Emptied { .. }
             | Input::Notice { .. }
             | Input::Own { .. }
+            | Input::Configure { .. }
             | Input::Childless => {}
         }
         let ends = |name: &Name| engine.unit(name).is_some_and(|unit| unit.on_end == OnEnd::Shutdown);
