@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use crate::dsl::*;
 
 /// Of all runs together there is so much: the state, the processes, and what the log thread has in hand.
-const COMMON: [&str; 3] = ["state", "runs", "pump"];
+const COMMON: [&str; 4] = ["state", "runs", "pump", "crash"];
 
 /// Descriptors, files of single runs, inotify watches and threads of uphold.
 fn held(uphold: &Uphold) -> [usize; 4] {
