@@ -10,6 +10,7 @@ mod disk;
 mod files;
 mod inheritance;
 mod journal;
+mod listener;
 mod looks;
 mod manager;
 mod places;
