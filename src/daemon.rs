@@ -1,10 +1,11 @@
 //! The daemon: the loop that carries inputs to the engine and its effects to the adapters.
 //!
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
-//! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
+//! files (`logs`), unit files (`disk`), files for proxies (`endpoints`) and uphold's own log (`voice`).
 
 mod answers;
 mod disk;
+mod endpoints;
 mod files;
 mod manager;
 mod places;
@@ -30,6 +31,7 @@ use crate::unit::{Check, Name, ProbeKind, Signal};
 
 use answers::{Inward, Waiter};
 use disk::Disk;
+use endpoints::Board;
 use files::{Files, Loading};
 use manager::Manager;
 
@@ -45,6 +47,8 @@ struct Daemon {
     logs: Arc<Logs>,
     prober: Arc<Prober>,
     disk: Disk,
+    /// For proxies in front of services.
+    board: Board,
     files: Arc<Files>,
     loading: Loading,
     /// COMMAND of `init`.
@@ -181,7 +185,9 @@ impl Daemon {
             Effect::Forget { instance } => {
                 self.host.forget(&instance);
                 self.logs.forget(&instance);
+                self.board.put(instance, None);
             }
+            Effect::Endpoints { instance, endpoints } => self.board.put(instance, endpoints),
             Effect::Event(event) => self.event(event),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Sweep(signal) => self.host.sweep(signal),

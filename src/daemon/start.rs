@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Manager, manager, signals};
+use super::{Board, Daemon, Disk, Ears, Manager, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
 use crate::host::{self, Host};
@@ -30,6 +30,8 @@ use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severit
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long the files of endpoints may take at the end, to be removed.
+const LAST_ENDPOINTS: Duration = Duration::from_secs(2);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
 
@@ -270,6 +272,8 @@ async fn live(
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
+        board: Board::start(places.runtime.as_deref())
+            .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,
         command,
@@ -291,6 +295,7 @@ async fn live(
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
+    daemon.board.finish(LAST_ENDPOINTS);
     daemon.logs.finish(LAST_LINES).await;
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));

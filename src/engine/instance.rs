@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::endpoints::Offer;
 use super::input::{Effect, Exit, Run, SpawnFailure};
 use super::probes::Workers;
 use super::random::Random;
@@ -45,6 +46,8 @@ pub(super) struct Instance {
     pub(super) final_end: bool,
     /// What it showed to others when they last looked.
     pub(super) shown: Face,
+    /// What a proxy was last told of it.
+    pub(super) offered: Option<Offer>,
     /// The deadline that stands in the engine's index.
     pub(super) indexed: Option<Mono>,
 }
@@ -268,6 +271,7 @@ impl Instance {
             exits: VecDeque::new(),
             final_end: false,
             shown: Face::default(),
+            offered: None,
             indexed: None,
         }
     }

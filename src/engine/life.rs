@@ -139,7 +139,7 @@ impl Instance {
         let ended = Ended {
             run,
             how: How::Exit(exit),
-            reason: self.reason(why, exit),
+            reason: self.exit_reason(why, exit),
             at: now,
             lived: stopping.life.age(now.mono),
             left: 0,
@@ -164,7 +164,7 @@ impl Instance {
         }
     }
 
-    fn reason(&self, why: Why, exit: Exit) -> ExitReason {
+    fn exit_reason(&self, why: Why, exit: Exit) -> ExitReason {
         match (why, exit) {
             (_, Exit::Unknown) => ExitReason::Unknown,
             (Why::Asked, Exit::Code(_) | Exit::Signal { .. }) => ExitReason::Stopped,

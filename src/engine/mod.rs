@@ -8,6 +8,7 @@
 
 mod backoff;
 mod ending;
+mod endpoints;
 mod events;
 mod input;
 mod instance;
@@ -36,6 +37,7 @@ use instance::{Instance, Step};
 use random::Random;
 use requests::Request;
 
+pub use endpoints::{Address, Endpoints};
 pub use input::*;
 pub use time::{Mono, Time, Wall};
 pub use view::{Changes, Done, DoneResult, Event, EventKind, ExitReason, LastExit, StateName, View, Wanted};

@@ -8,6 +8,7 @@ mod bounds;
 mod control;
 mod ctl;
 mod dsl;
+mod endpoints;
 mod endurance;
 mod files;
 mod logs;
