@@ -87,6 +87,9 @@ pub fn run(options: Options) -> ExitCode {
     for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
         complain(&format!("uphold: {complaint}"));
     }
+    if boot && let Err(error) = host::hear_ctrl_alt_del() {
+        complain(&format!("uphold: cannot take Ctrl-Alt-Del from the kernel: {error}; it restarts at once"));
+    }
     let end = match start(&options, boot) {
         Ok(end) => end,
         Err(refusal) => {

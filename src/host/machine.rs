@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot as reboot_with};
+use nix::sys::reboot::{RebootMode, reboot as reboot_with, set_cad_enabled};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -199,6 +199,11 @@ fn is_mount_point(path: &Path) -> bool {
         (Ok(own), Some(Ok(above))) => own != above,
         _ => false,
     }
+}
+
+/// Ctrl-Alt-Del sends SIGINT to PID 1 from here on, and does not start the machine anew at once (reboot(2)).
+pub fn hear_ctrl_alt_del() -> io::Result<()> {
+    Ok(set_cad_enabled(false)?)
 }
 
 /// Writes everything to disk and starts the machine anew. Returns only if it cannot.
