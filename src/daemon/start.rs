@@ -84,11 +84,10 @@ fn refuse_units(problems: &[Problem]) -> Refusal {
 /// `uphold run` and `uphold init`.
 pub fn run(options: Options) -> ExitCode {
     let boot = options.init.is_some() && host::is_pid1() && !host::in_container();
-    for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
-        complain(&format!("uphold: {complaint}"));
-    }
-    if boot && let Err(error) = host::hear_ctrl_alt_del() {
-        complain(&format!("uphold: cannot take Ctrl-Alt-Del from the kernel: {error}; it restarts at once"));
+    if boot {
+        let mounts = host::mount_api_file_systems();
+        let complaints = mounts.into_iter().chain(host::raise_loopback()).chain(host::hear_ctrl_alt_del());
+        complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
     let end = match start(&options, boot) {
         Ok(end) => end,

@@ -31,8 +31,8 @@ mod watch;
 
 pub use machine::{
     Lock, LockError, become_subreaper, group_id, hear_ctrl_alt_del, ignore_terminal_stops, in_container,
-    is_pid1, lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile,
-    read_only_mount, reboot, terminal_columns, uid, unblock_signals,
+    is_pid1, lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_loopback,
+    raise_nofile, read_only_mount, reboot, terminal_columns, uid, unblock_signals,
 };
 
 use std::collections::{BTreeMap, HashMap};

@@ -97,9 +97,12 @@ fn a_machine_boots_shows_what_its_services_use_and_is_switched_off_in_order() {
     let web = "command = [\"/bin/sh\", \"-c\", \"trap 'echo told; exit 0' TERM; echo on; while :; do busybox sleep 0.1; done\"]
 environment = { PATH = \"/bin\" }\n";
     let look = format!(
-        "type = \"oneshot\"\ncommand = [\"/bin/sh\", \"-c\", '''{look}''']\nrequires = [\"web\"]\n{SAYS}"
+        "type = \"oneshot\"\ncommand = [\"/bin/sh\", \"-c\", '''{look}''']\nrequires = [\"web\", \"page\"]\n{SAYS}"
     );
-    let machine = machine.unit("web", &format!("{web}{SAYS}")).unit("look", &look);
+    // Up once its port answers: a machine has its loopback, or no probe of one's own port would do.
+    let page = "command = [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"127.0.0.1:80\"]
+[readiness]\ntcp = { port = 80 }\nperiod = \"100ms\"\n";
+    let machine = machine.unit("web", &format!("{web}{SAYS}")).unit("look", &look).unit("page", page);
     let (mut qemu, _) = machine.boot();
     assert_eq!(qemu.exit(), Some(0), "{}", qemu.err());
     let console = qemu.out();
