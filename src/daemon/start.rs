@@ -125,6 +125,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
         config_named: options.config.is_some(),
+        must_start: boot,
         dirs: places::unit_dirs(host::uid(), &options.units),
         main: options.main.clone(),
         trust: Trust {
@@ -136,7 +137,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         environment: environment(),
         command: options.init.as_ref().map(command_unit).transpose()?.flatten(),
     };
-    let config = files.read_config().map_err(|problems| refuse_units(&problems))?;
+    let (config, _) = files.read_config().map_err(|problems| refuse_units(&problems))?;
     // PID 1 of a machine must not end because of a file.
     let loading = files.load(options.lenient || boot).map_err(|problems| refuse_units(&problems))?;
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
@@ -371,6 +372,7 @@ pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
     let files = Files {
         config: places::default_config(uid),
         config_named: false,
+        must_start: false,
         dirs: places::unit_dirs(uid, dirs),
         main: None,
         trust,

@@ -72,7 +72,8 @@ impl Machine {
         self
     }
 
-    fn boot(mut self) -> (Running, PathBuf) {
+    /// With these words on the kernel's command line.
+    fn boot(mut self, words: &str) -> (Running, PathBuf) {
         self.disk.entry("TRAILER!!!", 0, b"");
         fs::write(self.dir.join("initramfs"), &self.disk.0).unwrap();
         let monitor = self.dir.join("monitor");
@@ -82,7 +83,7 @@ impl Machine {
         qemu.arg("-monitor").arg(format!("unix:{},server,nowait", monitor.display()));
         qemu.arg("-kernel").arg(target().join("environments/vmlinuz"));
         qemu.arg("-initrd").arg(self.dir.join("initramfs"));
-        qemu.args(["-append", "console=ttyS0 quiet panic=-1"]);
+        qemu.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {words}"));
         (Running::start(qemu, &self.dir, "console"), monitor)
     }
 }
@@ -103,7 +104,7 @@ environment = { PATH = \"/bin\" }\n";
     let page = "command = [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"127.0.0.1:80\"]
 [readiness]\ntcp = { port = 80 }\nperiod = \"100ms\"\n";
     let machine = machine.unit("web", &format!("{web}{SAYS}")).unit("look", &look).unit("page", page);
-    let (mut qemu, _) = machine.boot();
+    let (mut qemu, _) = machine.boot("");
     assert_eq!(qemu.exit(), Some(0), "{}", qemu.err());
     let console = qemu.out();
     assert!(!console.contains("is not mounted"), "{console}");
@@ -126,11 +127,9 @@ fn ctrl_alt_del_stops_all_in_order_and_starts_the_machine_anew() {
     let Some(machine) = machine("ctrl-alt-del") else { return };
     let web = "command = [\"/bin/sh\", \"-c\", \"trap 'echo told; exit 0' TERM; echo on; while :; do busybox sleep 0.1; done\"]
 environment = { PATH = \"/bin\" }\n";
-    // A file with an error does not keep a machine from starting the rest.
-    let machine = machine.unit("web", &format!("{web}{SAYS}")).unit("bad", "comand = [\"x\"]\n");
-    let (mut qemu, monitor) = machine.boot();
+    let machine = machine.unit("web", &format!("{web}{SAYS}"));
+    let (mut qemu, monitor) = machine.boot("");
     qemu.until("web | on");
-    assert!(qemu.out().contains("comand"), "{}", qemu.out());
     let mut monitor = UnixStream::connect(monitor).unwrap();
     monitor.write_all(b"sendkey ctrl-alt-delete\n").unwrap();
     assert_eq!(qemu.exit(), Some(0), "{}", qemu.err());
@@ -139,4 +138,17 @@ environment = { PATH = \"/bin\" }\n";
     let console = qemu.out();
     let end = console.split_once("web | told").unwrap_or_else(|| panic!("{console}")).1;
     assert!(end.contains("reboot: Restarting system"), "{console}");
+}
+
+#[test]
+fn no_error_of_a_file_or_of_the_kernels_command_line_keeps_a_machine_from_starting() {
+    let Some(mut machine) = machine("errors") else { return };
+    machine.disk.file("etc/uphold/uphold.toml", 0o644, b"[controll]\n");
+    let end = "command = [\"/sbin/uphold\", \"ctl\", \"shutdown\"]\ntype = \"oneshot\"\n";
+    let (mut qemu, _) = machine.unit("bad", "comand = [\"x\"]\n").unit("end", end).boot("splash");
+    assert_eq!(qemu.exit(), Some(0), "{}", qemu.err());
+    let console = qemu.out();
+    for said in ["splash", "controll", "comand", "reboot: Power down"] {
+        assert!(console.contains(said), "no `{said}`:\n{console}");
+    }
 }
