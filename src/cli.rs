@@ -90,10 +90,10 @@ pub fn main() -> ExitCode {
         _ => arguments,
     };
     let cli = Cli::try_parse_from(words).unwrap_or_else(|error| {
-        if !(host::is_pid1() && !host::in_container()) {
+        if !host::is_pid1() || host::in_container() {
             error.exit();
         }
-        // A kernel hands on what it does not know of its own command line, as "splash"; without PID 1 it panics.
+        // A kernel hands on what it does not know of its own command line, as "splash"; it panics when PID 1 ends.
         drop(error.print());
         Cli { mode: Mode::Init(InitArgs::default()) }
     });
