@@ -11,12 +11,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::Endpoints;
 use crate::unit::Name;
 
-/// How long the thread rests before it tries again what could not be written.
+/// How long the thread rests after it has written, at the least: a unit that starts is soon up, and then only
+/// that counts. And it rests so many times as long as it worked: a burst of starts needs the processors.
+const PAUSE: Duration = Duration::from_millis(50);
+const SHARE: u32 = 3;
+/// How long it rests before it tries again what could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a file is to become; `None`: it goes.
@@ -92,6 +96,7 @@ impl Writer {
         let mut failing = false;
         let mut begun = self.begin().is_ok();
         while let Some(wishes) = self.next() {
+            let began = Instant::now();
             let mut failed = Vec::new();
             let mut left = BTreeMap::new();
             if !begun {
@@ -111,9 +116,7 @@ impl Writer {
                 Some(_) | None => {}
             }
             failing = !failed.is_empty();
-            if failing {
-                self.rest(left);
-            }
+            self.rest(left, if failing { AGAIN } else { PAUSE.max(began.elapsed() * SHARE) });
         }
         for name in std::mem::take(&mut self.written) {
             drop(fs::remove_file(self.path(&name)));
@@ -131,12 +134,12 @@ impl Writer {
     }
 
     /// What could not be done goes back, unless there is something newer, and is tried again later.
-    fn rest(&self, left: BTreeMap<Name, Wish>) {
+    fn rest(&self, left: BTreeMap<Name, Wish>, length: Duration) {
         let mut desk = self.shared.desk();
         for (name, wish) in left {
             desk.wishes.entry(name).or_insert(wish);
         }
-        let _ = self.shared.changed.wait_timeout_while(desk, AGAIN, |desk| !desk.closing);
+        let _ = self.shared.changed.wait_timeout_while(desk, length, |desk| !desk.closing);
     }
 
     /// Makes the directory, and empties it.
