@@ -132,14 +132,18 @@ impl Container {
         self
     }
 
-    /// With these arguments after `init`.
     fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(arguments), &self.podman.dir, self.name)
+    }
+
+    /// With these arguments after `init`.
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.podman.command(&["run", "--rm", "--name", self.name]);
         // No more than such a host allows, and nothing of its network or cgroups.
         command.args(["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000"]);
         command.args(["--network", "none", "--cgroups=disabled"]);
         command.args(&self.options).arg("localhost/test").args(arguments);
-        Running::start(command, &self.podman.dir, self.name)
+        command
     }
 }
 
@@ -238,6 +242,21 @@ fn command_keeps_the_containers_directory_environment_user_and_output() {
     assert_eq!(run.exit(), Some(0), "{}", run.err());
     assert_eq!(run.out(), "/bin\nkept\n1000\n");
     assert!(run.err().lines().any(|line| line == "err"), "{}", run.err());
+}
+
+#[test]
+fn command_has_the_terminal_and_its_ctrl_c() {
+    let Some(podman) = podman() else { return };
+    let container = Container::new(podman, "terminal").unit("side", &says("side")).option(&["-it"]);
+    let script = "trap 'echo int; exit 5' INT; busybox tty; while :; do sleep 0.05; done";
+    // script(1) makes the terminal and hands its stdin on to it.
+    let words = format!("{:?}", container.command(&["--", "sh", "-c", script]));
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &words, "/dev/null"]);
+    let mut run = Running::start(terminal, &podman.dir, "terminal");
+    run.until("/dev/pts/0").write(b"\x03");
+    assert_eq!(run.exit(), Some(5), "{}", run.out());
+    assert!(run.out().contains("^Cint"), "{}", run.out());
 }
 
 /// A service that is probed, killed by its probe, started again and stopped, by whatever uphold has.

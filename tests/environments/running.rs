@@ -1,6 +1,7 @@
 //! A process that a test looks at while it runs.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -42,6 +43,11 @@ impl Running {
     #[track_caller]
     pub fn until(&mut self, text: &str) -> &mut Running {
         self.eventually(text, |running| running.out().contains(text))
+    }
+
+    /// To its stdin.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
     #[track_caller]
