@@ -1,12 +1,13 @@
 //! The daemon: the loop that carries inputs to the engine and its effects to the adapters.
 //!
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
-//! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
+//! files (`logs`), unit files (`disk`), files for proxies (`endpoints`) and uphold's own log (`voice`).
 
 mod accounts;
 mod answers;
 mod check;
 mod disk;
+mod endpoints;
 mod files;
 mod inheritance;
 mod journal;
@@ -41,6 +42,7 @@ use crate::unit::{Check, Name, ProbeKind, Signal};
 
 use answers::{Inward, Waiter};
 use disk::Disk;
+use endpoints::Board;
 use files::{Files, Loading};
 use journal::Journal;
 use looks::Looks;
@@ -64,6 +66,8 @@ struct Daemon {
     prober: Arc<Prober>,
     disk: Disk,
     looks: Looks,
+    /// For proxies in front of services.
+    board: Board,
     files: Arc<Files>,
     loading: Loading,
     settings: Settings,
@@ -288,7 +292,9 @@ impl Daemon {
             Effect::Forget { instance } => {
                 self.host.forget(&instance);
                 self.logs.forget(&instance);
+                self.board.put(instance, None);
             }
+            Effect::Endpoints { instance, endpoints } => self.board.put(instance, endpoints),
             Effect::Event(event) => self.event(event),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Sweep(signal) => self.host.sweep(signal),

@@ -18,7 +18,7 @@ use super::listener::listen;
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Looks, Manager, manager, signals};
+use super::{Board, Daemon, Disk, Ears, Looks, Manager, manager, signals};
 use crate::control;
 use crate::engine::{self, Engine, Input};
 use crate::failpoint;
@@ -35,6 +35,8 @@ const EX_CONFIG: u8 = 78;
 const LAST_LINES: Duration = Duration::from_secs(5);
 /// How long a client may take at the end to read what is left of its answer.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the files of endpoints may take at the end, to be removed.
+const LAST_ENDPOINTS: Duration = Duration::from_secs(2);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
 
@@ -84,8 +86,10 @@ fn refuse_units(problems: &[Problem]) -> Refusal {
 /// `uphold run` and `uphold init`.
 pub fn run(options: Options) -> ExitCode {
     let boot = options.init.is_some() && host::is_pid1() && !host::in_container();
-    for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
-        complain(&format!("uphold: {complaint}"));
+    if boot {
+        let mounts = host::mount_api_file_systems();
+        let complaints = mounts.into_iter().chain(host::raise_loopback()).chain(host::hear_ctrl_alt_del());
+        complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
     let end = match start(&options, boot) {
         Ok(end) => end,
@@ -131,6 +135,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
         config_named: options.config.is_some(),
+        must_start: boot,
         dirs: places::unit_dirs(host::uid(), &options.units),
         main: options.main.clone(),
         trust: Trust {
@@ -326,6 +331,8 @@ async fn live(
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
         looks: Looks::default(),
+        board: Board::start(places.runtime.as_deref())
+            .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,
         settings: Settings { voice, permissions },
@@ -359,6 +366,7 @@ async fn live(
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
+    daemon.board.finish(LAST_ENDPOINTS);
     daemon.logs.finish(LAST_LINES).await;
     let reboot = daemon.reboot;
     // With them ends what is followed and what is waited for.

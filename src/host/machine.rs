@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot as reboot_with};
+use nix::sys::reboot::{RebootMode, reboot as reboot_with, set_cad_enabled};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -162,6 +162,12 @@ pub fn mount_api_file_systems() -> Vec<String> {
     failed
 }
 
+/// On a real boot: the loopback interface, where probes look for services that name no other host. Returns
+/// why it could not be raised, in a sentence.
+pub fn raise_loopback() -> Option<String> {
+    sys::raise_loopback().err().map(|error| format!("cannot raise the loopback interface: {error}"))
+}
+
 /// It is on another device than what holds it.
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -170,6 +176,15 @@ fn is_mount_point(path: &Path) -> bool {
         (Ok(own), Some(Ok(above))) => own != above,
         _ => false,
     }
+}
+
+/// On a real boot: Ctrl-Alt-Del sends SIGINT to PID 1 from here on, and does not start the machine anew at
+/// once (reboot(2)). Returns why not, in a sentence.
+pub fn hear_ctrl_alt_del() -> Option<String> {
+    let failed = set_cad_enabled(false).err();
+    failed.map(|errno| {
+        format!("cannot take Ctrl-Alt-Del from the kernel, which restarts at once: {}", errno.desc())
+    })
 }
 
 /// Writes everything to disk and starts the machine anew. Returns only if it cannot.

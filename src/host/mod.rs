@@ -38,9 +38,9 @@ mod watch;
 
 pub use lock::{Lock, LockError, lock_runtime_dir};
 pub use machine::{
-    World, become_subreaper, ignore_terminal_stops, in_container, is_pid1, monotonic, mount_api_file_systems,
-    now, own_start, peer, power_off, raise_nofile, read_only_mount, reboot, terminal_columns, uid,
-    unblock_signals, world,
+    World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
+    mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
+    reboot, terminal_columns, uid, unblock_signals, world,
 };
 
 pub use users::Users;

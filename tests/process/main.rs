@@ -9,6 +9,7 @@ mod check;
 mod control;
 mod ctl;
 mod dsl;
+mod endpoints;
 mod endurance;
 mod files;
 mod goes_on;
