@@ -107,12 +107,7 @@ impl Engine {
         (reason.map(str::to_owned), message)
     }
 
-    fn message(
-        &self,
-        now: Time,
-        instance: &Instance,
-        last_line: Option<&str>,
-    ) -> Option<String> {
+    fn message(&self, now: Time, instance: &Instance, last_line: Option<&str>) -> Option<String> {
         Some(match &instance.state {
             State::Inactive(idle) => {
                 let (_, message) = words::idle(*idle);

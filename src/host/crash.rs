@@ -54,7 +54,7 @@ static SENT: AtomicI32 = AtomicI32::new(-1);
 pub struct Crashes {
     /// The last crash, if it was not said yet.
     pub unsaid: Option<String>,
-    /// [`TOO_MANY`] within a minute.
+    /// Three of them within a minute.
     pub too_many: bool,
 }
 
