@@ -6,6 +6,7 @@
 mod answers;
 mod disk;
 mod files;
+mod lasting;
 mod manager;
 mod places;
 mod signals;
@@ -228,6 +229,7 @@ impl Daemon {
                         pipe: captured.pipe,
                         path: captured.path,
                         logs: unit.as_ref().map(|unit| unit.logs.clone()).unwrap_or_default(),
+                        resumed: false,
                     });
                 }
                 self.handle(Input::Spawned { instance, run, pid });

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::files::{self, Files, Loading};
 use super::places::{self, Places};
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Manager, manager, signals};
+use super::{Daemon, Disk, Ears, Manager, lasting, manager, signals};
 use crate::control::{self, Peer, Permissions};
 use crate::engine::{Engine, Input, Settings};
 use crate::host::{self, Host};
@@ -246,7 +246,9 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let logs = Logs::start(log_settings, notices_in).map_err(|error| fail("the log thread", error))?;
+    let lasting = places.private.as_deref().and_then(lasting::of);
+    let logs =
+        Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());

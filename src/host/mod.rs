@@ -18,6 +18,7 @@ mod identity;
 mod kin;
 mod launch;
 mod machine;
+mod mapped;
 mod prepare;
 mod reap;
 mod runs;
@@ -34,6 +35,8 @@ pub use machine::{
     lock_runtime_dir, monotonic, mount_api_file_systems, now, peer, power_off, raise_nofile, read_only_mount,
     reboot, terminal_columns, uid, unblock_signals,
 };
+
+pub use mapped::{Mapped, waiting};
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;

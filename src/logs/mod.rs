@@ -9,16 +9,22 @@
 mod console;
 mod cursor;
 mod file;
+mod journal;
 mod kept;
+#[cfg(test)]
+mod killed;
 mod lines;
 mod loss;
 mod pump;
 mod read;
+mod recover;
 mod rotate;
 mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unfinished;
+mod wait;
 
 use std::collections::HashMap;
 use std::io;
@@ -37,8 +43,10 @@ use crate::engine::{Run, Wall};
 use crate::unit::{self, Name};
 use console::Console;
 use kept::Kept;
-use pump::Command;
 use read::Reader;
+use wait::Command;
+
+pub use journal::{Lasting, REGION, Region};
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -64,6 +72,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// The keys in effect.
     pub logs: unit::Logs,
+    /// A predecessor has read it up to its end: this goes on within its line.
+    pub resumed: bool,
 }
 
 /// Something to say about a unit's log: lines lost, a disk that is full, and that it is well again.
@@ -147,15 +157,21 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Starts the thread.
-    pub fn start(settings: Settings, notices: mpsc::UnboundedSender<Notice>) -> io::Result<Logs> {
+    /// Starts the thread. First it brings to its end what a predecessor was killed in, if that is in
+    /// `lasting`; without it a kill loses what is read and not yet written.
+    pub fn start(
+        settings: Settings,
+        lasting: Option<Lasting>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> io::Result<Logs> {
         let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-        Logs::with_streams(settings, notices, own)
+        Logs::with_streams(settings, lasting, notices, own)
     }
 
     /// Starts the thread with these for uphold's own stdout and stderr.
     fn with_streams(
         settings: Settings,
+        lasting: Option<Lasting>,
         notices: mpsc::UnboundedSender<Notice>,
         [stdout, stderr]: [OwnedFd; 2],
     ) -> io::Result<Logs> {
@@ -168,8 +184,8 @@ impl Logs {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands };
         thread::Builder::new().name("logs".to_owned()).spawn(move || {
-            let pump = pump::Pump::new(settings, shared, notices, consoles);
-            runtime.block_on(pump::run(pump, orders));
+            let pump = pump::Pump::new(settings, shared, notices, consoles, lasting);
+            runtime.block_on(wait::run(pump, orders));
         })?;
         Ok(logs)
     }

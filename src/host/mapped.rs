@@ -1,0 +1,107 @@
+//! A file in memory: what stands in it outlives this process, however that ends.
+
+use std::ffi::c_int;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc;
+
+use super::sys::check;
+
+/// The beginning of a file, mapped and shared with it. Stores are in the page cache at once, in the order of
+/// the program: a process that opens the file after a SIGKILL finds each that was made. A crash of the
+/// machine may lose them.
+#[derive(Debug)]
+pub struct Mapped {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping belongs to no thread, and only its one owner reaches it.
+unsafe impl Send for Mapped {}
+
+impl Mapped {
+    /// Opens the file, 0600, or makes it with zeroes in it. All `size` bytes are allocated here: later a full
+    /// disk would be SIGBUS. The file must be uphold's own, in a directory where nobody else can cut it
+    /// short, and mapped once. Errors are those of open(2), fallocate(2) and mmap(2).
+    pub fn open(path: &Path, size: usize) -> io::Result<Mapped> {
+        let flags = libc::O_NOFOLLOW;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).mode(0o600).custom_flags(flags);
+        Mapped::of(&options.open(path)?, size)
+    }
+
+    fn of(file: &File, size: usize) -> io::Result<Mapped> {
+        let length = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+        fallocate(file, FallocateFlags::empty(), 0, length)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+        // SAFETY: without an address and MAP_FIXED, mmap replaces no memory that is in use; the descriptor is
+        // open, and an error is looked for before the address is used.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, file.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapped { start, size })
+    }
+
+    /// The bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is `size` bytes long, readable and writable, lives as long as `self`, and is
+        // reached through `self` only; the file was allocated to its full length and is cut by nobody.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this start and size, and no slice of it outlives `self`.
+        let _ = unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
+    }
+}
+
+/// How many bytes wait in a pipe or a stream socket (ioctl FIONREAD, pipe(7)).
+pub fn waiting(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: c_int = 0;
+    // SAFETY: FIONREAD writes one int, and the pointer is to one of ours that lives through the call.
+    let answer = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    check(answer.into())?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_in_the_file_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
+        let mut map = Mapped::open(&path, 10_000).unwrap();
+        assert!(map.bytes().iter().all(|byte| *byte == 0));
+        map.bytes()[9_999] = 7;
+        assert_eq!(std::fs::read(&path).unwrap()[9_999], 7);
+        drop(map);
+        assert_eq!(Mapped::open(&path, 10_000).unwrap().bytes()[9_999], 7);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Mapped::open(&link, 10_000).is_err());
+    }
+
+    #[test]
+    fn what_waits_in_a_pipe_is_counted() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        assert_eq!(waiting(reader.as_fd()).unwrap(), 0);
+        writer.write_all(b"four").unwrap();
+        assert_eq!(waiting(reader.as_fd()).unwrap(), 4);
+        assert!(waiting(File::open("/dev/null").unwrap().as_fd()).is_err());
+    }
+}

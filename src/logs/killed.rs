@@ -1,0 +1,281 @@
+//! The pump killed at every point where it touches its notes. What a kill leaves is what was done up to
+//! there: the notes, the files, and what still waits in the pipe.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::journal::{Journal, Phase};
+use super::lines::MARKER;
+use super::pump::{Pump, Turn};
+use super::unfinished::Unfinished;
+use super::*;
+use crate::unit::Output;
+
+/// More lives than any of these tests needs.
+const LIVES: usize = 50;
+
+/// Notes that outlive their pump: as it ends they go back to where the next one finds them.
+struct Notes {
+    bytes: Vec<u8>,
+    shelf: Arc<Mutex<Vec<u8>>>,
+    /// Uses until the kill.
+    left: usize,
+    /// What waits, where that is no socket.
+    waiting: usize,
+}
+
+struct Killed;
+
+impl Region for Notes {
+    fn bytes(&mut self) -> &mut [u8] {
+        self.left -= 1;
+        if self.left == 0 {
+            resume_unwind(Box::new(Killed));
+        }
+        &mut self.bytes
+    }
+
+    fn waiting(&self, pipe: BorrowedFd<'_>) -> io::Result<usize> {
+        // Any socket can be asked as if it were this one.
+        match TcpStream::from(pipe.try_clone_to_owned()?).peek(&mut vec![0; 1 << 20]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(_) => Ok(self.waiting),
+            waiting => waiting,
+        }
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        *self.shelf.lock().unwrap() = std::mem::take(&mut self.bytes);
+    }
+}
+
+/// One stream of one service, whose pumps come and go.
+struct World {
+    dir: TempDir,
+    runtime: Runtime,
+    shelf: Arc<Mutex<Vec<u8>>>,
+    service: Option<UnixStream>,
+    ours: UnixStream,
+    logs: unit::Logs,
+    lives: usize,
+    waiting: usize,
+}
+
+fn bare() -> unit::Logs {
+    unit::Logs { timestamps: false, keep: 999, ..unit::Logs::default() }
+}
+
+impl World {
+    fn new(logs: unit::Logs) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let (service, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        fs::write(dir.path().join("web.1.out"), "").unwrap();
+        World {
+            runtime: Builder::new_current_thread().enable_all().build().unwrap(),
+            shelf: Arc::new(Mutex::new(vec![0; REGION])),
+            service: Some(service),
+            dir,
+            ours,
+            logs,
+            lives: 0,
+            waiting: 0,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.service.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    fn fifo(&self) -> PathBuf {
+        self.dir.path().join("web.1.out")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("web/stdout.log")
+    }
+
+    fn notes(&self, left: usize) -> Box<Notes> {
+        let bytes = self.shelf.lock().unwrap().clone();
+        Box::new(Notes { bytes, shelf: self.shelf.clone(), left, waiting: self.waiting })
+    }
+
+    /// A pump reads what there is, unless it is killed before its `left`th use of the notes; 0: never. Says
+    /// whether it was.
+    fn live(&mut self, left: usize) -> bool {
+        let left = if left == 0 { usize::MAX } else { left };
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let _context = self.runtime.enter();
+            let settings = Settings { dir: Some(self.dir.path().to_owned()), default: Output::File };
+            let shared = Arc::new(Shared::default());
+            let (notices, _heard) = mpsc::unbounded_channel();
+            let (own, _reader) = UnixStream::pair().unwrap();
+            let consoles = [own.try_clone().unwrap(), own]
+                .map(|own| Console::new(own.into(), "uphold's own stdout", notices.clone()));
+            let lasting = Lasting { dir: self.dir.path().to_owned(), region: self.notes(left) };
+            let mut pump = Pump::new(Arc::new(settings), shared, notices, consoles, Some(lasting));
+            pump.recover();
+            let pipe = self.ours.try_clone().unwrap().into();
+            let (instance, logs) = (Name::new("web").unwrap(), self.logs.clone());
+            let (path, resumed) = (Some(self.fifo()), self.lives > 0);
+            let source = Source { instance, run: Run(1), stderr: false, pipe, path, logs, resumed };
+            if let Some((id, _)) = pump.open(source) {
+                while matches!(pump.turn(id), Turn::Read) {}
+            }
+        }));
+        self.lives += 1;
+        match outcome {
+            Ok(()) => false,
+            Err(panic) if panic.is::<Killed>() => true,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// Lives until the stream is at its end.
+    fn end(&mut self) {
+        self.service = None;
+        for _ in 0..LIVES {
+            if !self.live(0) && !self.fifo().exists() {
+                return;
+            }
+        }
+        panic!("no end comes");
+    }
+
+    /// The kill came within a write(2): takes so many of its bytes off again.
+    fn tear(&mut self, bytes: u64) {
+        let flight = Journal::new(Some(self.notes(usize::MAX)), 0).flight();
+        let Some(flight) = flight.filter(|flight| flight.phase == Phase::Carrying) else { return };
+        let (kept, _) = Unfinished::resume(Some(self.dir.path().join("web.1.out.part")));
+        let Some(place) = flight.place else { return };
+        let written = rotate::find(&self.log(), place.id);
+        // What came after the write tells that all of it was done.
+        if kept.seq() == flight.intent().unwrap().seq || written != Some(self.log()) || !self.fifo().exists()
+        {
+            return;
+        }
+        let file = fs::File::options().write(true).open(self.log()).unwrap();
+        let (length, size) = (file.metadata().unwrap().len(), place.size.unwrap());
+        file.set_len(length.saturating_sub(bytes).max(size)).unwrap();
+    }
+
+    /// All that was logged there, without stamps, markers, and what uphold says itself.
+    fn said(&self, path: &Path) -> String {
+        let numbers = (0..1000).rev().map(|number| rotate::rotated(path, number));
+        let bytes: Vec<u8> = numbers.filter_map(|path| fs::read(path).ok()).flatten().collect();
+        let mut text = Vec::new();
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (stamp, line) = stamp::split(line);
+            assert_eq!(stamp.is_some(), self.logs.timestamps, "{}", String::from_utf8_lossy(line));
+            if !line.starts_with(b"uphold: ") {
+                text.extend_from_slice(line);
+            }
+        }
+        String::from_utf8(text).unwrap().replace(&format!("{}\n", str::from_utf8(MARKER).unwrap()), "")
+    }
+}
+
+/// Kills pumps at these uses of their notes, one after the other, each after another chunk was written while
+/// there are any. Says which were killed.
+fn act(logs: unit::Logs, chunks: &[&[u8]], kills: &[usize], tear: u64) -> Vec<bool> {
+    let mut world = World::new(logs);
+    let mut killed = Vec::new();
+    for at in 0..chunks.len().max(kills.len()) {
+        if let Some(chunk) = chunks.get(at) {
+            world.write(chunk);
+        }
+        if at + 1 >= chunks.len() {
+            world.service = None;
+        }
+        let died = world.live(kills.get(at).copied().unwrap_or(0));
+        if died {
+            world.tear(tear);
+        }
+        killed.push(died);
+    }
+    world.end();
+    let mut expected = String::from_utf8(chunks.concat()).unwrap();
+    if !expected.ends_with('\n') {
+        expected.push('\n');
+    }
+    let said = world.said(&world.log());
+    assert!(said == expected, "killed at {kills:?}, {tear} bytes torn: {said:?} instead of {expected:?}");
+    let parts = fs::read_dir(world.dir.path()).unwrap().flatten();
+    let parts: Vec<_> = parts.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert_eq!(parts, ["web"], "killed at {kills:?}");
+    killed
+}
+
+const CHUNKS: [&[u8]; 3] = [b"one\n\ntwo and ha", b"lf\nthree\nfour\nfive\nsi", b"x\nseven\neig"];
+
+#[test]
+fn a_kill_at_any_point_loses_no_line_and_doubles_none() {
+    let small = unit::Logs { max_size: 12, ..bare() };
+    let stamped = unit::Logs { timestamps: true, ..small.clone() };
+    let cut = unit::Logs { max_line: 3, ..bare() };
+    for logs in [bare(), small, stamped, cut] {
+        for tear in [0, 1, 5] {
+            for life in 0..CHUNKS.len() {
+                let mut at = 1;
+                loop {
+                    let mut kills = vec![0; CHUNKS.len()];
+                    kills[life] = at;
+                    if !act(logs.clone(), &CHUNKS, &kills, tear)[life] {
+                        break;
+                    }
+                    at += 1;
+                }
+                assert!(at > 20, "only {at} points in life {life}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kill_while_a_successor_makes_good_a_kill_is_no_different() {
+    let logs = unit::Logs { max_size: 20, ..bare() };
+    let mut first = 1;
+    loop {
+        let mut second = 1;
+        loop {
+            let killed = act(logs.clone(), &CHUNKS[..2], &[0, first, second, second / 2], 3);
+            if !killed[1] {
+                assert!(first > 20, "only {first} points");
+                return;
+            }
+            if !killed[2] {
+                break;
+            }
+            second += 1;
+        }
+        first += 1;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn whatever_is_written_and_however_often_it_is_killed_every_line_is_there_once(
+        chunks in prop::collection::vec("(\u{0}|[a-z]{0,30}\n|[a-zé]{0,20}){0,8}", 1..6),
+        kills in prop::collection::vec(0_usize..120, 0..20),
+        tear in 0_u64..40, max_line in 4_u64..60, max_size in 0_u64..100, timestamps in any::<bool>(),
+    ) {
+        let logs = unit::Logs { max_line, max_size, timestamps, ..bare() };
+        let chunks: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.as_bytes()).collect();
+        if chunks.concat().is_empty() {
+            return Ok(());
+        }
+        act(logs, &chunks, &kills, tear);
+    }
+}
