@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ struct Notes {
     shelf: Arc<Mutex<Vec<u8>>>,
     /// Uses until the kill.
     left: usize,
-    /// What waits, where that is no socket.
-    waiting: usize,
+    /// What stands in for the FIFO.
+    pipe: UnixStream,
 }
 
 struct Killed;
@@ -45,12 +45,14 @@ impl Region for Notes {
     }
 
     fn waiting(&self, pipe: BorrowedFd<'_>) -> io::Result<usize> {
-        // Any socket can be asked as if it were this one.
-        match TcpStream::from(pipe.try_clone_to_owned()?).peek(&mut vec![0; 1 << 20]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            Err(_) => Ok(self.waiting),
-            waiting => waiting,
-        }
+        let waiting = |pipe: BorrowedFd<'_>| {
+            // Any socket can be asked as if it were this one.
+            match TcpStream::from(pipe.try_clone_to_owned()?).peek(&mut vec![0; 1 << 20]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+                waiting => waiting,
+            }
+        };
+        waiting(pipe).or_else(|_| waiting(self.pipe.as_fd()))
     }
 }
 
@@ -69,7 +71,18 @@ struct World {
     ours: UnixStream,
     logs: unit::Logs,
     lives: usize,
-    waiting: usize,
+    /// Who holds the FIFO open.
+    _writer: fs::File,
+}
+
+thread_local! {
+    /// Holds a FIFO, to be linked from every world: making one is a process.
+    static FIFO: TempDir = {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
+        assert!(made.success());
+        dir
+    };
 }
 
 fn bare() -> unit::Logs {
@@ -81,7 +94,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let (service, ours) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        fs::write(dir.path().join("web.1.out"), "").unwrap();
+        let fifo = dir.path().join("web.1.out");
+        FIFO.with(|one| fs::hard_link(one.path().join("fifo"), &fifo)).unwrap();
         World {
             runtime: Builder::new_current_thread().enable_all().build().unwrap(),
             shelf: Arc::new(Mutex::new(vec![0; REGION])),
@@ -90,12 +104,19 @@ impl World {
             ours,
             logs,
             lives: 0,
-            waiting: 0,
+            _writer: fs::File::options().read(true).write(true).open(fifo).unwrap(),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) {
         self.service.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Dropping it would be no end while a child of another test has it, too, until its exec.
+    fn close(&mut self) {
+        if let Some(service) = self.service.take() {
+            service.shutdown(std::net::Shutdown::Write).unwrap();
+        }
     }
 
     fn fifo(&self) -> PathBuf {
@@ -108,7 +129,7 @@ impl World {
 
     fn notes(&self, left: usize) -> Box<Notes> {
         let bytes = self.shelf.lock().unwrap().clone();
-        Box::new(Notes { bytes, shelf: self.shelf.clone(), left, waiting: self.waiting })
+        Box::new(Notes { bytes, shelf: self.shelf.clone(), left, pipe: self.ours.try_clone().unwrap() })
     }
 
     /// A pump reads what there is, unless it is killed before its `left`th use of the notes; 0: never. Says
@@ -144,7 +165,7 @@ impl World {
 
     /// Lives until the stream is at its end.
     fn end(&mut self) {
-        self.service = None;
+        self.close();
         for _ in 0..LIVES {
             if !self.live(0) && !self.fifo().exists() {
                 return;
@@ -196,7 +217,7 @@ fn act(logs: unit::Logs, chunks: &[&[u8]], kills: &[usize], tear: u64) -> Vec<bo
             world.write(chunk);
         }
         if at + 1 >= chunks.len() {
-            world.service = None;
+            world.close();
         }
         let died = world.live(kills.get(at).copied().unwrap_or(0));
         if died {
@@ -224,14 +245,18 @@ fn a_kill_at_any_point_loses_no_line_and_doubles_none() {
     let small = unit::Logs { max_size: 12, ..bare() };
     let stamped = unit::Logs { timestamps: true, ..small.clone() };
     let cut = unit::Logs { max_line: 3, ..bare() };
-    for logs in [bare(), small, stamped, cut] {
+    let (a, b) = (vec![b'a'; 5_000], vec![b'b'; 9_000]);
+    let long = [&a, &b, &[b"\n", &b[..]].concat()].map(Vec::as_slice);
+    for (logs, chunks) in
+        [(bare(), CHUNKS), (bare(), long), (small, CHUNKS), (stamped, CHUNKS), (cut, CHUNKS)]
+    {
         for tear in [0, 1, 5] {
             for life in 0..CHUNKS.len() {
                 let mut at = 1;
                 loop {
                     let mut kills = vec![0; CHUNKS.len()];
                     kills[life] = at;
-                    if !act(logs.clone(), &CHUNKS, &kills, tear)[life] {
+                    if !act(logs.clone(), &chunks, &kills, tear)[life] {
                         break;
                     }
                     at += 1;
@@ -263,6 +288,75 @@ fn a_kill_while_a_successor_makes_good_a_kill_is_no_different() {
     }
 }
 
+#[test]
+fn zeroes_that_were_read_are_told_from_none_by_what_waits() {
+    for left in 1..60 {
+        act(bare(), &[b"one", b"\0\0\0"], &[0, left], 0);
+    }
+}
+
+#[test]
+fn keys_that_change_after_a_kill_lose_nothing_and_double_nothing() {
+    let other = |world: &World| world.dir.path().join("other");
+    for left in 1..60 {
+        let mut world = World::new(unit::Logs { max_size: 12, ..bare() });
+        world.write(CHUNKS[0]);
+        world.live(0);
+        world.write(CHUNKS[1]);
+        world.live(left);
+        let stdout = Some(Output::Path(other(&world)));
+        world.logs = unit::Logs { stdout, max_line: 4, ..bare() };
+        world.write(CHUNKS[2]);
+        world.close();
+        world.live(0);
+        world.end();
+        let said = world.said(&world.log()) + &world.said(&other(&world));
+        assert_eq!(said.as_bytes(), [CHUNKS.concat(), b"\n".to_vec()].concat(), "killed at {left}");
+    }
+}
+
+#[test]
+fn a_line_whose_beginning_could_not_be_kept_is_marked_and_the_others_are_whole() {
+    for left in 1..60 {
+        let mut world = World::new(bare());
+        world.write(CHUNKS[0]);
+        world.live(0);
+        world.write(CHUNKS[1]);
+        let killed = world.live(left);
+        let flight = Journal::new(Some(world.notes(usize::MAX)), 0).flight().is_some();
+        if !(killed && flight) {
+            continue;
+        }
+        fs::remove_file(world.dir.path().join("web.1.out.part")).unwrap();
+        world.write(CHUNKS[2]);
+        world.close();
+        world.live(0);
+        world.end();
+        let said = world.said(&world.log());
+        let (begun, rest) = said.split_at("one\n\n".len());
+        assert_eq!(begun, "one\n\n");
+        let marked = ["two and half\n", "??????????lf\n", "lf\n"].iter().find_map(|l| rest.strip_prefix(l));
+        assert!(
+            matches!(
+                marked,
+                Some("three\nfour\nfive\nsix\nseven\neig\n" | "three\nfour\nfive\nx\nseven\neig\n")
+            ),
+            "killed at {left}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_run_whose_last_writer_died_unheard_is_said_to_have_lost_what_it_wrote() {
+    let mut world = World::new(bare());
+    world.write(b"whole\nhalf");
+    world.live(0);
+    world.end();
+    let text = fs::read_to_string(world.log()).unwrap();
+    let said = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
+    assert_eq!(text, format!("whole\nhalf\n{said}\n"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
@@ -272,7 +366,10 @@ proptest! {
         tear in 0_u64..40, max_line in 4_u64..60, max_size in 0_u64..100, timestamps in any::<bool>(),
     ) {
         let logs = unit::Logs { max_line, max_size, timestamps, ..bare() };
-        let chunks: Vec<&[u8]> = chunks.iter().map(|chunk| chunk.as_bytes()).collect();
+        // Zeroes alone may be taken for nothing while others wait behind them.
+        let zeroes = |chunk: &&[u8]| chunk.iter().all(|byte| *byte == 0);
+        let chunks = chunks.iter().map(|chunk| chunk.as_bytes()).map(|c| if zeroes(&c) { b"a" } else { c });
+        let chunks: Vec<&[u8]> = chunks.collect();
         if chunks.concat().is_empty() {
             return Ok(());
         }

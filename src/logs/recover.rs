@@ -95,6 +95,9 @@ impl Pump {
         if self.journal.bytes(asked).iter().any(|byte| *byte != 0) {
             return true;
         }
+        if waiting == 0 {
+            return false;
+        }
         let path = fifo.and_then(|fifo| Some(self.dir.as_ref()?.join(fifo)));
         let Some(pipe) = path.and_then(|path| pipe::OpenOptions::new().open_receiver(path).ok()) else {
             return false;
