@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, without the usual harness")]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 use nix::sys::stat::Mode;
@@ -52,16 +52,19 @@ fn pump(dir: &Path, first: bool, last: bool) {
         resumed: !first,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        if !last {
-            panic!("{:?}", heard.recv().await);
-        }
-        pump.finish(Duration::from_secs(60)).await;
-    });
+    if last {
+        // The pipe has a reader: the parent may end the stream, and says when it has.
+        println!("open");
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        return runtime.block_on(pump.finish(Duration::from_secs(60)));
+    }
+    panic!("{:?}", runtime.block_on(heard.recv()));
 }
 
 fn start(dir: &Path, mode: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap()).arg("--pump").arg(dir).arg(mode).spawn().unwrap()
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg("--pump").arg(dir).arg(mode);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
 /// Numbers that are random enough (Knuth's MMIX).
@@ -92,7 +95,7 @@ fn lines_survive_kills() {
     let fifo = dir.path().join("web.1.out");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     let mut service = File::options().read(true).write(true).open(&fifo).unwrap();
-    let seed = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id());
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
     let mut dice = Dice(seed);
     let (mut all, mut written, mut number) = (Vec::new(), 0, 0);
     for life in 0..KILLS {
@@ -113,7 +116,9 @@ fn lines_survive_kills() {
     }
     all.truncate(written);
     let mut child = start(dir.path(), "last");
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
     drop(service);
+    drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     assert!(!fifo.exists(), "the stream did not end");
     compare(&all, &dir.path().join("web"), seed);
