@@ -4,10 +4,11 @@ use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::NonNull;
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 
@@ -38,7 +39,15 @@ impl Mapped {
 
     fn of(file: &File, size: usize) -> io::Result<Mapped> {
         let length = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
-        fallocate(file, FallocateFlags::empty(), 0, length)?;
+        match fallocate(file, FallocateFlags::empty(), 0, length) {
+            // What cannot allocate is written.
+            Err(Errno::EOPNOTSUPP) => {
+                let from = file.metadata()?.len();
+                let missing = size.saturating_sub(usize::try_from(from).unwrap_or(usize::MAX));
+                file.write_all_at(&vec![0; missing], from)?;
+            }
+            outcome => outcome?,
+        }
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
         // SAFETY: without an address and MAP_FIXED, mmap replaces no memory that is in use; the descriptor is
         // open, and an error is looked for before the address is used.

@@ -5,6 +5,16 @@
 //! as they came. A line over `max_line` is split; every piece but the last ends with ` …[continued]`. What a
 //! disk refuses is counted, and said in the file when it takes lines again:
 //! `uphold: 12 lines (1200 bytes) lost: No space left on device`.
+//!
+//! A `kill -9` of uphold at any moment loses and doubles no line of a file: what the pump is about to do
+//! stands in memory that outlives it (`journal`), what a stream has said of a line that is not at its end in a
+//! file beside its FIFO (`unfinished`), and the next uphold goes on from there (`recover`). It does lose:
+//!
+//! - what stands in a FIFO whose last writer dies while no uphold runs; the log says so:
+//!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
+//! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
+//! - the count of the lines that a full disk has refused until then;
+//! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
 
 mod console;
 mod cursor;
@@ -19,6 +29,7 @@ mod pump;
 mod read;
 mod recover;
 mod rotate;
+mod sink;
 mod stamp;
 mod target;
 #[cfg(test)]
@@ -250,8 +261,18 @@ impl Logs {
     /// At the end: everything that was written is in its file, at most after `limit`. A line that stands
     /// unfinished in a pipe that somebody else will read on is written as a piece of one.
     pub async fn finish(&self, limit: Duration) {
+        self.part(false, limit).await;
+    }
+
+    /// The same before a successor takes over at once: it goes on within a line that stands unfinished,
+    /// where that is kept for it ([`Lasting`]).
+    pub async fn hand_over(&self, limit: Duration) {
+        self.part(true, limit).await;
+    }
+
+    async fn part(&self, leave: bool, limit: Duration) {
         let (done, finished) = oneshot::channel();
-        self.order(Command::Finish(done));
+        self.order(Command::Finish { leave, done });
         if timeout(limit, finished).await.is_err() {
             tracing::warn!("cannot wait any longer for the logs to be written: {limit:?} have passed");
         }

@@ -21,10 +21,11 @@ use tokio::sync::mpsc;
 
 use super::console::{Console, Order};
 use super::file::{LogFile, Writer};
-use super::journal::{Intent, Journal, Place, TURN};
+use super::journal::{Intent, Journal, TURN};
 use super::lines::{Ending, Splitter};
 use super::loss::{Notices, say, unread};
 use super::rotate::Limits;
+use super::sink::Sink;
 use super::stamp::Stamper;
 use super::target::Target;
 use super::unfinished::Unfinished;
@@ -54,13 +55,6 @@ struct Stream {
     sink: Sink,
     /// `NAME | ` where it goes to the console and wants that.
     prefix: Vec<u8>,
-}
-
-#[derive(Clone)]
-pub(super) enum Sink {
-    File(Rc<RefCell<LogFile>>),
-    Console(usize),
-    Null,
 }
 
 /// How a turn of a stream went.
@@ -307,15 +301,7 @@ impl Pump {
         let lead = &self.lead;
         self.shared.kept.add(owner, stream.run, stream.stderr, &self.batch, lead.len(), unfinished);
         let writer = Writer { owner, lead, limits: limits(&stream.logs), now: Instant::now() };
-        deliver(
-            &stream.sink,
-            &self.batch,
-            None,
-            writer,
-            &mut self.journal,
-            &mut self.consoles,
-            &self.notices,
-        );
+        stream.sink.deliver(&self.batch, None, writer, &mut self.journal, &mut self.consoles, &self.notices);
     }
 
     /// The batch is where it belongs: keeps what is left of it, and it is over.
@@ -402,10 +388,15 @@ impl Pump {
         held
     }
 
-    /// Hands over what stands unfinished, and says what was lost for good.
-    pub(super) fn finish(&mut self) {
+    /// Hands over what stands unfinished, and says what was lost for good. With `leave` a line that is kept
+    /// for a successor is left to it.
+    pub(super) fn finish(&mut self, leave: bool) {
         let ids: Vec<u64> = self.streams.keys().copied().collect();
         for id in ids {
+            let stays = leave && self.streams.get(&id).is_some_and(|stream| stream.unfinished.is_kept());
+            if stays {
+                continue;
+            }
             self.announce(id, 0, 0, Ending::Piece);
             self.carry(id, 0, Ending::Piece);
             self.commit(id);
@@ -414,38 +405,6 @@ impl Pump {
         for (_, file) in self.files.drain() {
             file.borrow_mut().close();
         }
-    }
-}
-
-/// Brings a batch to its place; `place` is where a predecessor was at it.
-pub(super) fn deliver(
-    sink: &Sink,
-    batch: &[u8],
-    place: Option<Place>,
-    writer: Writer<'_>,
-    journal: &mut Journal,
-    consoles: &mut [Console; 2],
-    notices: &Notices,
-) {
-    match sink {
-        _ if batch.is_empty() => {}
-        Sink::File(file) => match place {
-            Some(place) => file.borrow_mut().resume(batch, place, writer, journal),
-            None => file.borrow_mut().write(batch, writer, journal),
-        },
-        // What was in the queue is lost; what was written is not written again.
-        Sink::Console(_) if place.is_some() => {}
-        Sink::Console(which) => {
-            let Writer { owner, lead, .. } = writer;
-            journal.put(Place { done: batch.len() as u64, length: 0, id: (0, 0), size: None, torn: false });
-            let order = Order::Write { owner: owner.clone(), batch: batch.to_vec(), lead: lead.len() };
-            let sent = consoles[*which].queue().map(|queue| queue.try_send(order));
-            if !matches!(sent, Some(Ok(()))) {
-                let message = format!("cannot pass on output of {owner}: uphold's own stream is stuck");
-                say(notices, owner, "LogWriteFailed", true, message);
-            }
-        }
-        Sink::Null => {}
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::net::unix::pipe;
 use super::file::Writer;
 use super::journal::{Flight, Intent, Phase, TURN};
 use super::lines::{Ending, MOST, Splitter};
-use super::pump::{PART, Pump, Sink, deliver, remove_fifo};
+use super::pump::{PART, Pump, remove_fifo};
 use super::rotate::Limits;
+use super::sink::Sink;
 use super::unfinished::Unfinished;
 use crate::unit::Name;
 
@@ -71,15 +72,7 @@ impl Pump {
         let limits =
             Limits { max_size: intent.max_size, keep: u32::try_from(intent.keep).unwrap_or(u32::MAX) };
         let writer = Writer { owner: &owner, lead: intent.lead, limits, now: Instant::now() };
-        deliver(
-            &sink,
-            &self.batch,
-            flight.place,
-            writer,
-            &mut self.journal,
-            &mut self.consoles,
-            &self.notices,
-        );
+        sink.deliver(&self.batch, flight.place, writer, &mut self.journal, &mut self.consoles, &self.notices);
         if let Some(path) = fifo.and_then(|fifo| Some(self.dir.as_ref()?.join(fifo)))
             && matches!(ending, Ending::Whole | Ending::Unread)
         {

@@ -31,7 +31,7 @@ pub(super) struct Unfinished {
     length: usize,
     /// After which batch.
     seq: u64,
-    /// It could not be written, and that was said.
+    /// It could not be written the last time, and that was said.
     failed: bool,
 }
 
@@ -55,6 +55,11 @@ impl Unfinished {
         self.seq
     }
 
+    /// A successor finds it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.path.is_some() && !self.failed
+    }
+
     fn read(&mut self) -> Option<Vec<u8>> {
         let path = self.path.as_ref()?;
         let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
@@ -73,20 +78,21 @@ impl Unfinished {
     }
 
     /// This is left after that batch; `grown`: what was kept is its beginning. Where it cannot be kept it is
-    /// in memory only, which is said once.
+    /// in memory only, which is said.
     pub(super) fn keep(&mut self, line: &[u8], seq: u64, grown: bool) {
         if self.path.is_none() || line.is_empty() && self.length == 0 {
             return;
         }
-        if let Err(error) = self.write(line, seq, grown) {
+        let outcome = self.write(line, seq, grown);
+        if let Err(error) = &outcome {
             self.delete();
             (self.file, self.length, self.half) = (None, 0, 0);
             if let Some(path) = self.path.as_ref().filter(|_| !self.failed) {
                 let path = path.display();
                 tracing::warn!("cannot write {path}: {error}; should uphold be killed, half a line is lost");
             }
-            self.failed = true;
         }
+        self.failed = outcome.is_err();
     }
 
     fn write(&mut self, line: &[u8], seq: u64, grown: bool) -> io::Result<()> {

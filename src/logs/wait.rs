@@ -25,8 +25,12 @@ pub(super) enum Command {
     Configure(Name, unit::Logs),
     /// Read what this instance has written up to now, then answer.
     Drain(Name, oneshot::Sender<()>),
-    /// Read what all have written up to now, then answer and end.
-    Finish(oneshot::Sender<()>),
+    /// Read what all have written up to now, then answer and end; `leave`: a successor goes on within lines
+    /// that are kept for it.
+    Finish {
+        leave: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// Runs until it is told to finish, or nobody can tell it anything any more.
@@ -44,15 +48,15 @@ pub(super) async fn run(pump: Pump, mut commands: mpsc::UnboundedReceiver<Comman
                     // Who asked may have gone.
                     let _ = done.send(());
                 }
-                Some(Command::Finish(done)) => break Some(done),
-                None => break None,
+                Some(Command::Finish { leave, done }) => break (leave, Some(done)),
+                None => break (false, None),
             }
         }
     };
     let local = LocalSet::new();
-    let done = local.run_until(body).await;
+    let (leave, done) = local.run_until(body).await;
     drain_all(&pump).await;
-    pump.borrow_mut().finish();
+    pump.borrow_mut().finish(leave);
     flush(&pump).await;
     if let Some(done) = done {
         let _ = done.send(());
