@@ -215,7 +215,10 @@ impl World {
 
 /// Kills pumps at these uses of their notes, one after the other, each after another chunk was written while
 /// there are any. Says which were killed.
+///
+/// With few files to keep, what is there is the end of all that was said.
 fn act(logs: unit::Logs, chunks: &[&[u8]], kills: &[usize], tear: u64) -> Vec<bool> {
+    let all = logs.keep >= 999;
     let mut world = World::new(logs);
     let mut killed = Vec::new();
     for at in 0..chunks.len().max(kills.len()) {
@@ -237,7 +240,9 @@ fn act(logs: unit::Logs, chunks: &[&[u8]], kills: &[usize], tear: u64) -> Vec<bo
         expected.push('\n');
     }
     let said = world.said(&world.log());
-    assert!(said == expected, "killed at {kills:?}, {tear} bytes torn: {said:?} instead of {expected:?}");
+    let before = expected.strip_suffix(&said);
+    let right = before.is_some_and(|before| before.is_empty() || !all && before.ends_with('\n'));
+    assert!(right, "killed at {kills:?}, {tear} bytes torn: {said:?} instead of {expected:?}");
     let parts = fs::read_dir(world.dir.path()).unwrap().flatten();
     let parts: Vec<_> = parts.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert_eq!(parts, ["web"], "killed at {kills:?}");
@@ -250,13 +255,14 @@ const CHUNKS: [&[u8]; 3] = [b"one\n\ntwo and ha", b"lf\nthree\nfour\nfive\nsi", 
 fn a_kill_at_any_point_loses_no_line_and_doubles_none() {
     let small = unit::Logs { max_size: 12, ..bare() };
     let stamped = unit::Logs { timestamps: true, ..small.clone() };
+    let kept = |keep| unit::Logs { keep, ..small.clone() };
+    let (none, one) = (kept(0), kept(1));
     let cut = unit::Logs { max_line: 3, ..bare() };
     let (a, b) = (vec![b'a'; 5_000], vec![b'b'; 9_000]);
     let c = [b"\n", &b[..]].concat();
     let long = [&a, &b, &c].map(Vec::as_slice);
-    for (logs, chunks) in
-        [(bare(), CHUNKS), (bare(), long), (small, CHUNKS), (stamped, CHUNKS), (cut, CHUNKS)]
-    {
+    let keys = [bare(), none, one, small, stamped, cut].map(|logs| (logs, CHUNKS));
+    for (logs, chunks) in keys.into_iter().chain([(bare(), long)]) {
         for tear in [0, 3] {
             for life in 0..CHUNKS.len() {
                 let mut at = 1;

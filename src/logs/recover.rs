@@ -15,6 +15,7 @@ use tokio::net::unix::pipe;
 use super::file::Writer;
 use super::journal::{Flight, Intent, Phase, TURN};
 use super::lines::{Ending, MOST, Splitter};
+use super::loss::{say, unread};
 use super::pump::{PART, Pump, remove_fifo};
 use super::rotate::Limits;
 use super::sink::Sink;
@@ -69,6 +70,9 @@ impl Pump {
             [] => Sink::Console(usize::try_from(intent.console).ok().filter(|which| *which < 2)?),
             path => Sink::File(self.file(PathBuf::from(OsStr::from_bytes(path)))),
         };
+        if ending == Ending::Unread {
+            say(&self.notices, &owner, "LogUnread", true, unread(intent.run));
+        }
         let limits =
             Limits { max_size: intent.max_size, keep: u32::try_from(intent.keep).unwrap_or(u32::MAX) };
         let writer = Writer { owner: &owner, lead: intent.lead, limits, now: Instant::now() };
