@@ -18,7 +18,7 @@ use super::listener::listen;
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
-use super::{Board, Daemon, Disk, Ears, Looks, Manager, manager, signals};
+use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager, signals};
 use crate::control;
 use crate::engine::{self, Engine, Input};
 use crate::failpoint;
@@ -284,7 +284,9 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let logs = Logs::start(log_settings, notices_in).map_err(|error| fail("the log thread", error))?;
+    let lasting = places.private.as_deref().and_then(lasting::of);
+    let logs =
+        Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());

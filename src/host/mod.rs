@@ -43,6 +43,7 @@ pub use machine::{
     reboot, terminal_columns, uid, unblock_signals, world,
 };
 
+pub use mapped::{Mapped, waiting};
 pub use users::Users;
 
 use std::collections::{BTreeMap, HashMap};
