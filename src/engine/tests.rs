@@ -1,5 +1,7 @@
 //! Scripts: what is done for what is said, in the order of time.
 
+mod restored;
+
 use std::sync::Arc;
 use std::time::Duration;
 
