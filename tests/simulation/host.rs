@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use uphold::engine::{Effect, Exit, Input, Outcome, Run, SpawnFailure};
+use uphold::engine::{Effect, Exit, Input, Outcome, Run, SoFar, SpawnFailure, Taken};
 use uphold::unit::{Kind, Name, ProbeKind, Signal, Unit};
 
 use super::Dice;
@@ -25,6 +25,25 @@ pub enum News {
     Surveyed(Name, Run),
     /// An attempt of a probe, by its number.
     Probed(Name, Run, ProbeKind, u64),
+    /// Taken over: the start of this one had not been heard of.
+    Found(Name, Run),
+    /// Taken over: it ended while nobody looked.
+    FoundDead(Name, Run, Exit),
+}
+
+impl News {
+    /// Whether it comes about without uphold.
+    pub fn is_physical(&self) -> bool {
+        match self {
+            News::Dies(..) | News::LeftDies(..) => true,
+            News::Spawn(..)
+            | News::Looked(..)
+            | News::Surveyed(..)
+            | News::Probed(..)
+            | News::Found(..)
+            | News::FoundDead(..) => false,
+        }
+    }
 }
 
 /// One run.
@@ -34,6 +53,8 @@ pub struct Process {
     pub run: Run,
     /// As what.
     pub unit: Arc<Unit>,
+    /// Its exec succeeded.
+    begun: bool,
     /// Its exec succeeded, and that was said.
     pub born: bool,
     /// Its main process lives.
@@ -48,6 +69,10 @@ pub struct Process {
     mortal: Option<Duration>,
     /// A signal that ends what obeys was sent.
     told: bool,
+    /// The signal of a stop was sent.
+    stopped: bool,
+    /// How its main process ended.
+    exit: Option<Exit>,
     /// So many attempts of probes in a hundred fail.
     sick: u64,
     /// The attempts in flight.
@@ -58,6 +83,8 @@ pub struct Process {
 #[derive(Default)]
 pub struct Host {
     processes: BTreeMap<Name, Process>,
+    /// The last of each instance that are over: who has heard of it may forget it.
+    over: BTreeMap<Name, Process>,
     attempts: u64,
 }
 
@@ -100,10 +127,13 @@ impl Host {
                 let slow = if dice.percent(3) { 40_000 } else { 50 };
                 soon(Duration::from_millis(slow), dice, News::Spawn(instance.clone(), *run));
             }
-            Effect::Signal { instance, run, signal, .. } => {
+            Effect::Signal { instance, run, signal, cont, .. } => {
                 let Some(process) = self.of(instance, *run) else { return Ok(()) };
                 if !process.born || process.exited {
                     return Err(format!("{instance} gets {} and has no main process", signal.name()));
+                }
+                if *cont && std::mem::replace(&mut process.stopped, true) {
+                    return Ok(());
                 }
                 let lethal = *signal == Signal::KILL;
                 let goes = if lethal { process.mortal } else { process.polite };
@@ -122,8 +152,8 @@ impl Host {
             }
             Effect::Kill { instance, run, main_only } => {
                 let Some(process) = self.of(instance, *run) else { return Ok(()) };
-                process.told |= process.born;
-                if let Some(within) = process.mortal.filter(|_| process.born) {
+                process.told |= process.begun;
+                if let Some(within) = process.mortal.filter(|_| process.begun) {
                     soon(within, dice, News::Dies(instance.clone(), *run, killed(), false));
                     if !main_only {
                         soon(within, dice, News::LeftDies(instance.clone(), *run));
@@ -179,21 +209,25 @@ impl Host {
                 if by_itself && calm && process.unit.kind == Kind::Simple {
                     return Vec::new();
                 }
-                process.alive = false;
-                process.exited = true;
-                let exited = Input::Exited { instance: instance.clone(), run, exit };
-                if process.unit.stop.leave {
-                    self.processes.remove(&instance);
-                    return vec![exited, Input::Emptied { instance, run }];
+                if !process.born {
+                    // It was found, and that is said first.
+                    agenda.add(now, Happening::Host(News::Dies(instance, run, exit, by_itself)));
+                    return Vec::new();
                 }
-                let at = now + nanos(dice.wait(Duration::from_millis(100)));
-                agenda.add(at, Happening::Host(News::Looked(instance, run)));
-                vec![exited]
+                process.alive = false;
+                process.exit = Some(exit);
+                self.exits(instance, run, exit, now, dice, agenda)
             }
+            News::Found(instance, run) => {
+                let Some(process) = self.of(&instance, run) else { return Vec::new() };
+                process.born = true;
+                vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+            }
+            News::FoundDead(instance, run, exit) => self.exits(instance, run, exit, now, dice, agenda),
             News::Looked(instance, run) => {
                 let Some(process) = self.of(&instance, run) else { return Vec::new() };
                 if process.left == 0 {
-                    self.processes.remove(&instance);
+                    self.bury(&instance);
                     return vec![Input::Emptied { instance, run }];
                 }
                 vec![Input::Left { instance, run, pids: (1000..1000 + process.left).collect() }]
@@ -204,7 +238,7 @@ impl Host {
                 };
                 process.left = 0;
                 if process.exited {
-                    self.processes.remove(&instance);
+                    self.bury(&instance);
                     return vec![Input::Emptied { instance, run }];
                 }
                 Vec::new()
@@ -252,8 +286,24 @@ impl Host {
                 failure: SpawnFailure { stage, message, passing, code },
             }];
         }
+        self.begin(&instance, run, now, calm, dice, agenda);
         let Some(process) = self.of(&instance, run) else { return Vec::new() };
         process.born = true;
+        vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+    }
+
+    /// The exec succeeds, and nobody knows yet.
+    fn begin(
+        &mut self,
+        instance: &Name,
+        run: Run,
+        now: u64,
+        calm: bool,
+        dice: &mut Dice,
+        agenda: &mut Agenda,
+    ) {
+        let Some(process) = self.of(instance, run) else { return };
+        process.begun = true;
         process.alive = true;
         let lives = if process.unit.kind == Kind::Oneshot { 20 } else { *dice.pick(&[1, 30, 300, 3000]) };
         if process.unit.kind == Kind::Oneshot || !calm {
@@ -261,7 +311,122 @@ impl Host {
             let at = now + nanos(dice.wait(Duration::from_secs(lives)));
             agenda.add(at, Happening::Host(News::Dies(instance.clone(), run, exit, true)));
         }
-        vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+    }
+
+    /// What is said of the end of a main process.
+    fn exits(
+        &mut self,
+        instance: Name,
+        run: Run,
+        exit: Exit,
+        now: u64,
+        dice: &mut Dice,
+        agenda: &mut Agenda,
+    ) -> Vec<Input> {
+        let Some(process) = self.of(&instance, run) else { return Vec::new() };
+        process.exited = true;
+        let exited = Input::Exited { instance: instance.clone(), run, exit };
+        if process.unit.stop.leave {
+            self.bury(&instance);
+            return vec![exited, Input::Emptied { instance, run }];
+        }
+        let at = now + nanos(dice.wait(Duration::from_millis(100)));
+        agenda.add(at, Happening::Host(News::Looked(instance, run)));
+        vec![exited]
+    }
+
+    fn bury(&mut self, instance: &Name) {
+        if let Some(process) = self.processes.remove(instance) {
+            self.over.insert(instance.clone(), process);
+        }
+    }
+
+    /// uphold is no more: what was being spawned may have begun, or never will.
+    pub fn orphaned(&mut self, now: u64, calm: bool, dice: &mut Dice, agenda: &mut Agenda) {
+        let pending = self.processes.values().filter(|process| !process.begun);
+        let pending: Vec<(Name, Run)> =
+            pending.map(|process| (process.unit.name.clone(), process.run)).collect();
+        for (name, run) in pending {
+            if dice.percent(40) {
+                self.begin(&name, run, now, calm, dice, agenda);
+            }
+        }
+    }
+
+    /// Something happens while there is no uphold.
+    pub fn unseen(&mut self, news: News) {
+        match news {
+            News::Dies(instance, run, exit, _) => {
+                if let Some(process) = self.of(&instance, run).filter(|process| process.alive) {
+                    process.alive = false;
+                    process.exit = Some(exit);
+                }
+            }
+            News::LeftDies(instance, run) => {
+                if let Some(process) = self.of(&instance, run) {
+                    process.left = 0;
+                }
+            }
+            News::Spawn(..)
+            | News::Looked(..)
+            | News::Surveyed(..)
+            | News::Probed(..)
+            | News::Found(..)
+            | News::FoundDead(..) => {}
+        }
+    }
+
+    /// Takes over what an uphold before has started, as `host::adopt` does. `same`: by an exec, so that every
+    /// status is still to be had.
+    pub fn adopt(
+        &mut self,
+        taken: &[Taken],
+        same: bool,
+        now: u64,
+        calm: bool,
+        dice: &mut Dice,
+        agenda: &mut Agenda,
+    ) -> Result<(), String> {
+        for Taken { instance, run, unit, so_far } in taken {
+            let (name, run) = (instance.clone(), *run);
+            let kept = self.processes.remove(&name);
+            let kept = kept.or_else(|| self.over.remove(&name).filter(|process| process.run == run));
+            if let Some(other) = kept.as_ref().filter(|process| process.run != run) {
+                return Err(format!(
+                    "{name} is taken over as run {run}, and its run {} is not over",
+                    other.run
+                ));
+            }
+            let mut process = match (kept, so_far) {
+                (Some(process), _) => process,
+                (None, SoFar::Ordered) => Process::roll(run, unit, calm, dice),
+                (None, SoFar::Born | SoFar::Ended) => return Err(format!("run {run} of {name} never was")),
+            };
+            process.probes.clear();
+            process.born = *so_far != SoFar::Ordered;
+            process.exited = *so_far == SoFar::Ended;
+            let exit = process.exit.filter(|_| same || dice.percent(50)).unwrap_or(Exit::Unknown);
+            let (begun, alive) = (process.begun, process.alive);
+            self.processes.insert(name.clone(), process);
+            let mut say = |news| agenda.add(now, Happening::Host(news));
+            if !begun {
+                say(News::Spawn(name, run));
+                continue;
+            }
+            match so_far {
+                SoFar::Ordered => say(News::Found(name.clone(), run)),
+                SoFar::Born => {}
+                SoFar::Ended => say(News::Looked(name.clone(), run)),
+            }
+            if !alive && *so_far != SoFar::Ended {
+                say(News::FoundDead(name, run, exit));
+            }
+        }
+        let known = |name: &Name| taken.iter().any(|taken| taken.instance == *name);
+        match self.processes.keys().find(|name| !known(name)) {
+            Some(name) => Err(format!("{name} runs, and nobody takes it over")),
+            None => Ok(()),
+        }
     }
 
     /// From now on everything obeys.
@@ -287,6 +452,7 @@ impl Process {
         Process {
             run,
             unit: unit.clone(),
+            begun: false,
             born: false,
             alive: false,
             left: if wild && dice.percent(20) { 1 + u32::try_from(dice.below(3)).unwrap() } else { 0 },
@@ -294,6 +460,8 @@ impl Process {
             polite: (!wild || dice.percent(80)).then(|| Duration::from_millis(10 + 1000 * seconds)),
             mortal: (!wild || dice.percent(97)).then(|| Duration::from_millis(10)),
             told: false,
+            stopped: false,
+            exit: None,
             sick: if wild { *dice.pick(&[0, 0, 10, 60, 100]) } else { 0 },
             probes: BTreeMap::new(),
         }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod death;
 mod host;
 mod rules;
 mod world;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uphold::engine::{
-    Answer, DoneResult, Effect, Engine, EventKind, Facts, Goal, Input, Run, Settings, StateName, Ticket,
-    Time, Verb, View, Wanted,
+    Answer, DoneResult, Effect, Engine, Event, EventKind, Facts, Goal, Input, Run, Settings, StateName,
+    Ticket, Time, Verb, View, Wanted,
 };
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
@@ -45,6 +45,11 @@ struct Bound {
 pub struct Rules {
     slack: u64,
     last_run: u64,
+    last_seq: u64,
+    /// How many runs of each instance were ordered.
+    ordered: BTreeMap<Name, u64>,
+    /// What was decided before the death of an uphold is said once more.
+    resuming: bool,
     open: BTreeMap<Ticket, Open>,
     answered: BTreeSet<Ticket>,
     rows: BTreeMap<(Name, ProbeKind), Row>,
@@ -167,6 +172,7 @@ impl Rules {
             Effect::Spawn { instance, run, unit } => {
                 hold!(run.0 > self.last_run, "{instance} is started as run {run}, a number of before");
                 self.last_run = run.0;
+                *self.ordered.entry(instance.clone()).or_default() += 1;
                 hold!(engine.run(instance) == Some(*run), "run {run} of {instance} is not on record");
                 hold!(!engine.shutting_down(), "{instance} is started in a shutdown");
                 hold!(unit.kind != Kind::Group, "{instance} is a group, and started");
@@ -182,7 +188,9 @@ impl Rules {
                 self.bounds.remove(instance);
             }
             Effect::Signal { instance, run, cont: true, .. } => {
-                self.in_order(now, engine, host, instance)?;
+                if !self.resuming {
+                    self.in_order(now, engine, host, instance)?;
+                }
                 let unit = engine.unit(instance).ok_or("a signal for nobody")?;
                 let probes = [ProbeKind::Liveness, ProbeKind::Startup];
                 let by_probe = probes.iter().filter_map(|kind| unit.probe(*kind)?.stop_timeout).max();
@@ -196,14 +204,10 @@ impl Rules {
                 let until = now.mono.0 + KILL + self.slack;
                 self.bounds.insert(instance.clone(), Bound { run: *run, until, killed: true });
             }
-            Effect::Event(event) if event.kind == EventKind::Normal && event.reason == "Killing" => {
-                for (kind, word) in [(ProbeKind::Liveness, "liveness"), (ProbeKind::Startup, "startup")] {
-                    if event.message.contains(&format!("failed {word} probe")) {
-                        let row = self.rows.get(&(event.unit.clone(), kind));
-                        let enough = row.is_some_and(|row| row.count >= row.threshold);
-                        hold!(enough, "{} is killed below the {word} probe's threshold", event.unit);
-                    }
-                }
+            Effect::Event(event) => {
+                hold!(event.seq > self.last_seq, "event {} comes after {}", event.seq, self.last_seq);
+                self.last_seq = event.seq;
+                self.killing(event)?;
             }
             Effect::Answer { ticket, answer } => self.answered(now, *ticket, answer, engine, host)?,
             Effect::Exit(_) => {
@@ -222,9 +226,111 @@ impl Rules {
             | Effect::Survey { .. }
             | Effect::Probe { .. }
             | Effect::CancelProbe { .. }
+            | Effect::Applied { .. } => {}
+            Effect::Forget { instance } => {
+                self.ordered.remove(instance);
+            }
+        }
+        Ok(())
+    }
+
+    /// No probe kills below its threshold.
+    fn killing(&self, event: &Event) -> Result<(), String> {
+        if event.kind != EventKind::Normal || event.reason != "Killing" {
+            return Ok(());
+        }
+        for (kind, word) in [(ProbeKind::Liveness, "liveness"), (ProbeKind::Startup, "startup")] {
+            if event.message.contains(&format!("failed {word} probe")) {
+                let row = self.rows.get(&(event.unit.clone(), kind));
+                let enough = row.is_some_and(|row| row.count >= row.threshold);
+                hold!(enough, "{} is killed below the {word} probe's threshold", event.unit);
+            }
+        }
+        Ok(())
+    }
+
+    /// An effect was on record and was not carried out.
+    pub fn undone(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Spawn { instance, .. } => *self.ordered.entry(instance.clone()).or_default() += 1,
+            Effect::Forget { instance } => {
+                self.ordered.remove(instance);
+            }
+            Effect::Signal { .. }
+            | Effect::Terminate { .. }
+            | Effect::Kill { .. }
+            | Effect::Survey { .. }
+            | Effect::Probe { .. }
+            | Effect::CancelProbe { .. }
             | Effect::Applied { .. }
-            | Effect::Forget { .. }
-            | Effect::Event(_) => {}
+            | Effect::Event(_)
+            | Effect::Answer { .. }
+            | Effect::Sweep(_)
+            | Effect::Exit(_) => {}
+        }
+    }
+
+    /// uphold was killed, and nobody looked until now. The next one has the state, and has not begun.
+    pub fn restored(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
+        self.open.clear();
+        for bound in self.bounds.values_mut() {
+            bound.until = bound.until.max(now.mono.0) + KILL;
+        }
+        let forgotten = old.shutting_down() && !same;
+        if forgotten {
+            self.forced = false;
+            // COMMAND's time goes on, and ends uphold.
+            self.shutdown = self.command.is_some();
+        }
+        hold!(same || !new.shutting_down(), "a shutdown goes on in an uphold that was started anew");
+        hold!(!same || new.shutting_down() == old.shutting_down(), "a shutdown is forgotten");
+        let told = |engine: &Engine| -> Vec<String> {
+            engine.events(None, 0).iter().map(|event| serde_json::to_string(event).unwrap()).collect()
+        };
+        let (before, after) = (told(old), told(new));
+        let differ = before.iter().zip(&after).find(|(before, after)| before != after);
+        hold!(
+            differ.is_none() && before.len() == after.len(),
+            "{} events became {}: {differ:?}",
+            before.len(),
+            after.len()
+        );
+        self.same_views(now, old, new, forgotten)
+    }
+
+    /// The next one has looked at the files and has resumed; the one before lives on for comparison, and has
+    /// looked at them too.
+    pub fn resumed(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
+        if old.shutting_down() && !same {
+            return Ok(());
+        }
+        self.same_views(now, old, new, false)
+    }
+
+    /// From here to there what was decided before is said once more.
+    pub fn resuming(&mut self, resuming: bool) {
+        self.resuming = resuming;
+    }
+
+    /// What is shown of each instance is what was shown. `forgotten`: but for the shutdown that is not wanted
+    /// any more.
+    fn same_views(&self, now: Time, old: &Engine, new: &Engine, forgotten: bool) -> Result<(), String> {
+        hold!(old.instances() == new.instances(), "{:?} became {:?}", old.instances(), new.instances());
+        for name in old.instances() {
+            let shown = |engine: &Engine| {
+                let mut view = view(engine, now, &name).ok_or("no view")?;
+                view.unit_file = None;
+                if forgotten {
+                    (view.state, view.since) = (StateName::Inactive, now.wall);
+                    (view.reason, view.message) = (None, None);
+                }
+                serde_json::to_value(view).map_err(|error| error.to_string())
+            };
+            let (before, after) = (shown(old)?, shown(new)?);
+            for (key, before) in before.as_object().into_iter().flatten() {
+                let after = &after[key];
+                hold!(before == after, "{key} of {name} was {before} and is {after}");
+            }
         }
         Ok(())
     }
@@ -326,7 +432,11 @@ impl Rules {
             hold!(view.exits.len() <= 10, "{name} shows {} exits", view.exits.len());
         }
         for name in engine.plan().units().keys() {
-            hold!(engine.unit(name).is_some(), "{name} is in the plan and is nowhere");
+            // After a death in a shutdown the files are read, and nothing of them is applied.
+            hold!(
+                engine.shutting_down() || engine.unit(name).is_some(),
+                "{name} is in the plan and is nowhere"
+            );
         }
         for (ticket, open) in &self.open {
             let late = open.until.is_some_and(|until| now.mono.0 > until);
@@ -357,6 +467,10 @@ impl Rules {
         let service = view.kind == "simple";
         hold!(view.ready.is_some() == service, "{name} is {} and ready is {:?}", view.kind, view.ready);
         hold!(view.up || view.ready != Some(true), "{name} is ready and not up");
+        let ordered = self.ordered.get(name).copied().unwrap_or_default();
+        hold!(view.restarts <= ordered, "{name} was started {ordered} times and restarted {}", view.restarts);
+        let ends = engine.shutting_down() || view.reason.as_deref() != Some("ShuttingDown");
+        hold!(ends, "{name} is down for a shutdown that there is none of");
         let before = self.seen.insert(name.clone(), view.state);
         if view.state == StateName::Backoff && before != Some(StateName::Backoff) {
             let rules = &engine.unit(name).ok_or("no unit")?.restart;
