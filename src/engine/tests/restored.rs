@@ -2,26 +2,7 @@
 
 use super::*;
 
-/// What is left of an engine that was killed, as JSON.
-fn saved(engine: &Engine) -> Saved<'static> {
-    serde_json::from_str(&serde_json::to_string(&engine.state()).unwrap()).unwrap()
-}
-
 impl Script {
-    /// uphold is killed, and one that is started later has taken over. `same`: it became that by an exec.
-    fn killed(&mut self, same: bool, units: Vec<Unit>) -> &mut Script {
-        self.killed_with(Settings::default(), same, units)
-    }
-
-    fn killed_with(&mut self, settings: Settings, same: bool, units: Vec<Unit>) -> &mut Script {
-        self.engine = Engine::restored(settings, saved(&self.engine), self.time(), same);
-        self.input(Input::Load { plan: plan(units), update: false, ticket: None });
-        let mut effects = Vec::new();
-        self.engine.resume(self.time(), &mut effects);
-        self.done.extend(effects.iter().filter_map(told));
-        self
-    }
-
     fn taken(&self) -> Vec<(String, u64, SoFar)> {
         let taken = self.engine.taken().into_iter();
         taken.map(|taken| (taken.instance.to_string(), taken.run.0, taken.so_far)).collect()
