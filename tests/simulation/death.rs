@@ -93,8 +93,7 @@ impl World {
         self.rules.resuming(false);
         self.deaths += 1;
         let deaths = self.deaths;
-        let calm = self.calm;
-        self.host.orphaned(self.now, calm, &mut self.dice, &mut self.agenda);
+        self.host.orphaned(self.now, &mut self.dice, &mut self.agenda);
         let down = if self.dice.percent(40) { Duration::from_secs(60) } else { Duration::from_nanos(1) };
         let back = self.within(down).min(self.calm_at.max(self.now));
         for news in self.agenda.pause(back) {
@@ -110,12 +109,12 @@ impl World {
         let mut old = std::mem::replace(&mut self.engine, new);
         self.rules.restored(time, &old, &self.engine, same)?;
         let taken = self.engine.taken();
-        self.host.adopt(&taken, same, self.now, calm, &mut self.dice, &mut self.agenda)?;
+        self.host.adopt(&taken, same, self.now, &mut self.dice, &mut self.agenda)?;
         if let Some(journal) = &mut self.journal {
             journal.begin(&self.engine)?;
         }
 
-        if !calm && self.dice.percent(15) {
+        if self.dice.percent(15) {
             self.blow = Some(self.roll_blow());
         }
         let plan = self.plan()?;

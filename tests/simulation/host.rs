@@ -342,13 +342,13 @@ impl Host {
     }
 
     /// uphold is no more: what was being spawned may have begun, or never will.
-    pub fn orphaned(&mut self, now: u64, calm: bool, dice: &mut Dice, agenda: &mut Agenda) {
+    pub fn orphaned(&mut self, now: u64, dice: &mut Dice, agenda: &mut Agenda) {
         let pending = self.processes.values().filter(|process| !process.begun);
         let pending: Vec<(Name, Run)> =
             pending.map(|process| (process.unit.name.clone(), process.run)).collect();
         for (name, run) in pending {
             if dice.percent(40) {
-                self.begin(&name, run, now, calm, dice, agenda);
+                self.begin(&name, run, now, false, dice, agenda);
             }
         }
     }
@@ -383,7 +383,6 @@ impl Host {
         taken: &[Taken],
         same: bool,
         now: u64,
-        calm: bool,
         dice: &mut Dice,
         agenda: &mut Agenda,
     ) -> Result<(), String> {
@@ -399,7 +398,7 @@ impl Host {
             }
             let mut process = match (kept, so_far) {
                 (Some(process), _) => process,
-                (None, SoFar::Ordered) => Process::roll(run, unit, calm, dice),
+                (None, SoFar::Ordered) => Process::roll(run, unit, false, dice),
                 (None, SoFar::Born | SoFar::Ended) => return Err(format!("run {run} of {name} never was")),
             };
             process.probes.clear();

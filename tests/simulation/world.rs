@@ -334,6 +334,11 @@ impl World {
         if let Some(journal) = &mut self.journal {
             journal.record(&mut self.engine)?;
         }
+        // The end comes once a life, and is seldom hit by chance.
+        let ends = effects.iter().any(|effect| matches!(effect, Effect::Sweep(_) | Effect::Exit(_)));
+        if ends && self.journal.is_some() && self.dice.percent(30) {
+            self.blow = Some(Blow::Recorded { any: true });
+        }
         let cut = self.blow.filter(|blow| blow.cuts(&effects));
         let cut = cut.map(|_| usize::try_from(self.dice.below(effects.len() as u64 + 1)).unwrap());
         let (done, undone) = effects.split_at(cut.unwrap_or(effects.len()));
@@ -418,14 +423,16 @@ impl World {
                 }
                 self.input(Input::Shutdown)
             }
+            Happening::Killed if self.calm => Ok(()),
             Happening::Killed => {
-                self.again(120, Happening::Killed);
+                self.again(60, Happening::Killed);
                 self.strike()
             }
             Happening::Childless => self.input(Input::Childless),
             Happening::Calm => {
                 self.calm = true;
-                self.blow = None;
+                // From here on it lives.
+                (self.blow, self.journal) = (None, None);
                 self.tell(|| "calm".to_owned());
                 self.host.calm(self.now, &mut self.agenda);
                 Ok(())
