@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use uphold::engine::{Effect, Exit, Input, Outcome, Run, SoFar, SpawnFailure, Taken};
+use uphold::engine::{Effect, Exit, Input, Outcome, Run, SpawnFailure};
 use uphold::unit::{Kind, Name, ProbeKind, Signal, Unit};
 
 use super::Dice;
@@ -54,7 +54,7 @@ pub struct Process {
     /// As what.
     pub unit: Arc<Unit>,
     /// Its exec succeeded.
-    begun: bool,
+    pub(super) begun: bool,
     /// Its exec succeeded, and that was said.
     pub born: bool,
     /// Its main process lives.
@@ -72,19 +72,19 @@ pub struct Process {
     /// The signal of a stop was sent.
     stopped: bool,
     /// How its main process ended.
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
     /// So many attempts of probes in a hundred fail.
     sick: u64,
     /// The attempts in flight.
-    probes: BTreeMap<ProbeKind, u64>,
+    pub(super) probes: BTreeMap<ProbeKind, u64>,
 }
 
 /// All runs that are not over.
 #[derive(Default)]
 pub struct Host {
-    processes: BTreeMap<Name, Process>,
+    pub(super) processes: BTreeMap<Name, Process>,
     /// The last of each instance that are over: who has heard of it may forget it.
-    over: BTreeMap<Name, Process>,
+    pub(super) over: BTreeMap<Name, Process>,
     attempts: u64,
 }
 
@@ -102,7 +102,7 @@ impl Host {
         self.processes.get(name)
     }
 
-    fn of(&mut self, name: &Name, run: Run) -> Option<&mut Process> {
+    pub(super) fn of(&mut self, name: &Name, run: Run) -> Option<&mut Process> {
         self.processes.get_mut(name).filter(|process| process.run == run)
     }
 
@@ -293,7 +293,7 @@ impl Host {
     }
 
     /// The exec succeeds, and nobody knows yet.
-    fn begin(
+    pub(super) fn begin(
         &mut self,
         instance: &Name,
         run: Run,
@@ -341,93 +341,6 @@ impl Host {
         }
     }
 
-    /// uphold is no more: what was being spawned may have begun, or never will.
-    pub fn orphaned(&mut self, now: u64, dice: &mut Dice, agenda: &mut Agenda) {
-        let pending = self.processes.values().filter(|process| !process.begun);
-        let pending: Vec<(Name, Run)> =
-            pending.map(|process| (process.unit.name.clone(), process.run)).collect();
-        for (name, run) in pending {
-            if dice.percent(40) {
-                self.begin(&name, run, now, false, dice, agenda);
-            }
-        }
-    }
-
-    /// Something happens while there is no uphold.
-    pub fn unseen(&mut self, news: News) {
-        match news {
-            News::Dies(instance, run, exit, _) => {
-                if let Some(process) = self.of(&instance, run).filter(|process| process.alive) {
-                    process.alive = false;
-                    process.exit = Some(exit);
-                }
-            }
-            News::LeftDies(instance, run) => {
-                if let Some(process) = self.of(&instance, run) {
-                    process.left = 0;
-                }
-            }
-            News::Spawn(..)
-            | News::Looked(..)
-            | News::Surveyed(..)
-            | News::Probed(..)
-            | News::Found(..)
-            | News::FoundDead(..) => {}
-        }
-    }
-
-    /// Takes over what an uphold before has started, as `host::adopt` does. `same`: by an exec, so that every
-    /// status is still to be had.
-    pub fn adopt(
-        &mut self,
-        taken: &[Taken],
-        same: bool,
-        now: u64,
-        dice: &mut Dice,
-        agenda: &mut Agenda,
-    ) -> Result<(), String> {
-        for Taken { instance, run, unit, so_far } in taken {
-            let (name, run) = (instance.clone(), *run);
-            let kept = self.processes.remove(&name);
-            let kept = kept.or_else(|| self.over.remove(&name).filter(|process| process.run == run));
-            if let Some(other) = kept.as_ref().filter(|process| process.run != run) {
-                return Err(format!(
-                    "{name} is taken over as run {run}, and its run {} is not over",
-                    other.run
-                ));
-            }
-            let mut process = match (kept, so_far) {
-                (Some(process), _) => process,
-                (None, SoFar::Ordered) => Process::roll(run, unit, false, dice),
-                (None, SoFar::Born | SoFar::Ended) => return Err(format!("run {run} of {name} never was")),
-            };
-            process.probes.clear();
-            process.born = *so_far != SoFar::Ordered;
-            process.exited = *so_far == SoFar::Ended;
-            let exit = process.exit.filter(|_| same || dice.percent(50)).unwrap_or(Exit::Unknown);
-            let (begun, alive) = (process.begun, process.alive);
-            self.processes.insert(name.clone(), process);
-            let mut say = |news| agenda.add(now, Happening::Host(news));
-            if !begun {
-                say(News::Spawn(name, run));
-                continue;
-            }
-            match so_far {
-                SoFar::Ordered => say(News::Found(name.clone(), run)),
-                SoFar::Born => {}
-                SoFar::Ended => say(News::Looked(name.clone(), run)),
-            }
-            if !alive && *so_far != SoFar::Ended {
-                say(News::FoundDead(name, run, exit));
-            }
-        }
-        let known = |name: &Name| taken.iter().any(|taken| taken.instance == *name);
-        match self.processes.keys().find(|name| !known(name)) {
-            Some(name) => Err(format!("{name} runs, and nobody takes it over")),
-            None => Ok(()),
-        }
-    }
-
     /// From now on everything obeys.
     pub fn calm(&mut self, now: u64, agenda: &mut Agenda) {
         let soon = Duration::from_millis(10);
@@ -445,7 +358,7 @@ impl Host {
 }
 
 impl Process {
-    fn roll(run: Run, unit: &Arc<Unit>, calm: bool, dice: &mut Dice) -> Process {
+    pub(super) fn roll(run: Run, unit: &Arc<Unit>, calm: bool, dice: &mut Dice) -> Process {
         let wild = !calm;
         let seconds = *dice.pick(&[0, 0, 1, 10]);
         Process {

@@ -7,9 +7,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod adopt;
 mod death;
 mod host;
 mod rules;
+mod same;
+mod units;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

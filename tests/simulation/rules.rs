@@ -12,14 +12,14 @@ use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 use super::host::Host;
 
 /// What the engine itself adds to a stop: SIGKILL's time and the survey's, and a second for the simulation.
-const KILL: u64 = 12_000_000_000;
+pub(super) const KILL: u64 = 12_000_000_000;
 /// So many ticks may fall on one moment.
 const TICKS: u32 = 64;
 /// How often everything is looked at.
 const SWEEP: u64 = 40;
 
 /// A request that was not answered yet.
-struct Open {
+pub(super) struct Open {
     verb: Option<Verb>,
     wait: bool,
     until: Option<u64>,
@@ -34,9 +34,9 @@ struct Row {
 }
 
 /// How a stop of a run has to go on.
-struct Bound {
+pub(super) struct Bound {
     run: Run,
-    until: u64,
+    pub(super) until: u64,
     killed: bool,
 }
 
@@ -49,21 +49,21 @@ pub struct Rules {
     /// How many runs of each instance were ordered.
     ordered: BTreeMap<Name, u64>,
     /// What was decided before the death of an uphold is said once more.
-    resuming: bool,
-    open: BTreeMap<Ticket, Open>,
+    pub(super) resuming: bool,
+    pub(super) open: BTreeMap<Ticket, Open>,
     answered: BTreeSet<Ticket>,
     rows: BTreeMap<(Name, ProbeKind), Row>,
-    bounds: BTreeMap<Name, Bound>,
+    pub(super) bounds: BTreeMap<Name, Bound>,
     /// Who was seen in which state.
     seen: BTreeMap<Name, StateName>,
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
-    shutdown: bool,
+    pub(super) shutdown: bool,
     /// Order does not count any more.
-    forced: bool,
+    pub(super) forced: bool,
     cap: Option<Duration>,
-    command: Option<Name>,
+    pub(super) command: Option<Name>,
     command_bound: bool,
     loads: u32,
     exits: u32,
@@ -73,7 +73,7 @@ fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap()
 }
 
-fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
+pub(super) fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
     engine.view(now, name, Facts::default())
 }
 
@@ -84,6 +84,7 @@ macro_rules! hold {
         }
     };
 }
+pub(super) use hold;
 
 impl Rules {
     /// A world begins.
@@ -268,71 +269,6 @@ impl Rules {
             | Effect::Sweep(_)
             | Effect::Exit(_) => {}
         }
-    }
-
-    /// uphold was killed, and nobody looked until now. The next one has the state, and has not begun.
-    pub fn restored(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
-        self.open.clear();
-        for bound in self.bounds.values_mut() {
-            bound.until = bound.until.max(now.mono.0) + KILL;
-        }
-        let forgotten = old.shutting_down() && !same;
-        if forgotten {
-            self.forced = false;
-            // COMMAND's time goes on, and ends uphold.
-            self.shutdown = self.command.is_some();
-        }
-        hold!(same || !new.shutting_down(), "a shutdown goes on in an uphold that was started anew");
-        hold!(!same || new.shutting_down() == old.shutting_down(), "a shutdown is forgotten");
-        let told = |engine: &Engine| -> Vec<String> {
-            engine.events(None, 0).iter().map(|event| serde_json::to_string(event).unwrap()).collect()
-        };
-        let (before, after) = (told(old), told(new));
-        let differ = before.iter().zip(&after).find(|(before, after)| before != after);
-        hold!(
-            differ.is_none() && before.len() == after.len(),
-            "{} events became {}: {differ:?}",
-            before.len(),
-            after.len()
-        );
-        self.same_views(now, old, new, forgotten)
-    }
-
-    /// The next one has looked at the files and has resumed; the one before lives on for comparison, and has
-    /// looked at them too.
-    pub fn resumed(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
-        if old.shutting_down() && !same {
-            return Ok(());
-        }
-        self.same_views(now, old, new, false)
-    }
-
-    /// From here to there what was decided before is said once more.
-    pub fn resuming(&mut self, resuming: bool) {
-        self.resuming = resuming;
-    }
-
-    /// What is shown of each instance is what was shown. `forgotten`: but for the shutdown that is not wanted
-    /// any more.
-    fn same_views(&self, now: Time, old: &Engine, new: &Engine, forgotten: bool) -> Result<(), String> {
-        hold!(old.instances() == new.instances(), "{:?} became {:?}", old.instances(), new.instances());
-        for name in old.instances() {
-            let shown = |engine: &Engine| {
-                let mut view = view(engine, now, &name).ok_or("no view")?;
-                view.unit_file = None;
-                if forgotten {
-                    (view.state, view.since) = (StateName::Inactive, now.wall);
-                    (view.reason, view.message) = (None, None);
-                }
-                serde_json::to_value(view).map_err(|error| error.to_string())
-            };
-            let (before, after) = (shown(old)?, shown(new)?);
-            for (key, before) in before.as_object().into_iter().flatten() {
-                let after = &after[key];
-                hold!(before == after, "{key} of {name} was {before} and is {after}");
-            }
-        }
-        Ok(())
     }
 
     /// Nobody is told to stop before those that need it have stopped.

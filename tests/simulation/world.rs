@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use uphold::engine::{Effect, Engine, Goal, Input, Mono, Settings, Ticket, Time, Verb, Wall};
 use uphold::plan::Plan;
-use uphold::unit::{Check, Endpoint, ExitMatch, Kind, Loaded, Name, OnEnd, Policy, Probe, Set, Signal, Unit};
+use uphold::unit::{Kind, Loaded, Name, OnEnd, Policy, Set, Signal, Unit};
 
 use super::Dice;
 use super::death::{Blow, Journal};
 use super::host::{Host, News};
 use super::rules::Rules;
+use super::units::{roll_keys, shape};
 
 /// No world makes more steps.
 const STEPS: u64 = 400_000;
@@ -115,7 +116,8 @@ pub struct World {
     pub(super) settings: Settings,
 }
 
-fn secs(seconds: u64) -> Duration {
+/// So many.
+pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -514,61 +516,4 @@ impl World {
         self.tickets += 1;
         self.input(Input::Load { plan, update, ticket: Some(Ticket(self.tickets)) })
     }
-}
-
-/// The keys that do not say what a unit is.
-fn roll_keys(dice: &mut Dice, unit: &mut Unit) {
-    let restart = &mut unit.restart;
-    restart.policy = *dice.pick(&[Policy::Always, Policy::Always, Policy::OnFailure, Policy::Never]);
-    if unit.kind == Kind::Oneshot && restart.policy == Policy::Always {
-        restart.policy = Policy::OnFailure;
-    }
-    restart.delay = *dice.pick(&[Duration::ZERO, Duration::from_millis(100), secs(1), secs(20)]);
-    restart.factor = *dice.pick(&[1.0, 2.0, 10.0]);
-    restart.max_delay = *dice.pick(&[secs(1), secs(10), secs(30)]);
-    restart.jitter = *dice.pick(&[0.0, 0.1, 1.0]);
-    restart.reset_after = *dice.pick(&[Duration::ZERO, secs(1), secs(60)]);
-    restart.limit = *dice.pick(&[0, 0, 0, 1, 3]);
-    restart.except = dice.percent(10).then_some(ExitMatch::Code(3)).into_iter().collect();
-    unit.up_after = *dice.pick(&[Duration::ZERO, Duration::ZERO, secs(1), secs(5)]);
-    unit.start_timeout = *dice.pick(&[None, Some(secs(1)), Some(secs(90))]);
-    unit.stop.timeout = *dice.pick(&[Duration::ZERO, Duration::from_millis(300), secs(2), secs(20)]);
-    unit.stop.leave = dice.percent(8);
-    unit.on_end = OnEnd::None;
-    if dice.percent(3) && (restart.policy != Policy::Always || restart.limit > 0) {
-        unit.on_end = OnEnd::Shutdown;
-    }
-    let services = unit.kind == Kind::Simple;
-    for slot in [&mut unit.liveness, &mut unit.readiness, &mut unit.startup] {
-        *slot = (services && dice.percent(25)).then(|| Arc::new(roll_probe(dice)));
-    }
-}
-
-fn roll_probe(dice: &mut Dice) -> Probe {
-    let mut probe = Probe::new(Check::Tcp(Endpoint::Port { host: None, port: 80, port_name: None }));
-    probe.initial_delay = *dice.pick(&[Duration::ZERO, Duration::ZERO, secs(3)]);
-    probe.period = *dice.pick(&[Duration::from_millis(500), secs(1), secs(3), secs(10)]);
-    probe.timeout = *dice.pick(&[Duration::from_millis(10), secs(1), secs(4)]);
-    probe.success_threshold = *dice.pick(&[1, 1, 3]);
-    probe.failure_threshold = *dice.pick(&[1, 3, 5]);
-    probe.stop_timeout = dice.percent(30).then(|| dice.wait(secs(5)));
-    probe
-}
-
-/// A unit in a line.
-fn shape(unit: &Unit) -> String {
-    let (restart, stop) = (&unit.restart, &unit.stop);
-    format!(
-        "{} {:?}: requires {:?} wants {:?} after {:?}; {:?} limit {} on_end {:?}; stop {:?} leave {}",
-        unit.name,
-        unit.kind,
-        unit.requires,
-        unit.wants,
-        unit.after,
-        restart.policy,
-        restart.limit,
-        unit.on_end,
-        stop.timeout,
-        stop.leave
-    )
 }
