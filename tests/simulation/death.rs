@@ -102,7 +102,11 @@ impl World {
         self.now = back;
         self.tell(|| format!("killed, and back; the same: {same}"));
 
-        let Some(journal) = &self.journal else { return Err("a death that was not to be".to_owned()) };
+        let whole = self.dice.percent(20);
+        let Some(journal) = &mut self.journal else { return Err("a death that was not to be".to_owned()) };
+        if whole {
+            journal.begin(&self.engine)?;
+        }
         let saved = journal.read()?;
         let time = self.time();
         let new = Engine::restored(self.settings.clone(), saved, time, same);

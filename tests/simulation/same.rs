@@ -56,7 +56,7 @@ impl Rules {
                 let mut view = view(engine, now, &name).ok_or("no view")?;
                 view.unit_file = None;
                 if forgotten {
-                    (view.state, view.since) = (StateName::Inactive, now.wall);
+                    (view.state, view.up, view.since) = (StateName::Inactive, false, now.wall);
                     (view.reason, view.message) = (None, None);
                 }
                 serde_json::to_value(view).map_err(|error| error.to_string())

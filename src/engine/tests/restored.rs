@@ -75,6 +75,22 @@ fn what_an_operator_stops_in_a_shutdown_stays_stopped_if_that_is_forgotten() {
 }
 
 #[test]
+fn whose_end_was_to_be_the_end_of_uphold_runs_again_if_that_is_forgotten() {
+    let once = |unit: &mut Unit| (unit.restart.policy, unit.on_end) = (Policy::Never, OnEnd::Shutdown);
+    let units = || vec![unit("main", once), plain("web")];
+    let mut script = Script::new(units());
+    script.spawned("main").spawned("web").dies("main", 3).did(&["spawn main", "spawn web", "SIGTERM web"]);
+    assert_eq!(script.state("main"), "failed");
+    // The same uphold goes on to its end, and has that status.
+    let state = saved(&script.engine);
+    script.killed(true, units()).dies("web", 0).did(&["SIGTERM web", "exit 3"]);
+    // Nobody would end one that was started anew, or do what it was started for.
+    script.engine = Engine::restored(Settings::default(), state, script.time(), false);
+    script.killed(false, units()).did(&["spawn main", "SIGTERM web"]);
+    script.dies("web", 0).did(&["spawn web"]);
+}
+
+#[test]
 fn nothing_is_started_by_the_word_of_a_group_whose_new_requirement_is_down() {
     let group = |requires: &[&str]| {
         let requires = requires.iter().map(|other| name(other)).collect();
