@@ -13,6 +13,8 @@ use super::host::Host;
 
 /// What the engine itself adds to a stop: SIGKILL's time and the survey's, and a second for the simulation.
 pub(super) const KILL: u64 = 12_000_000_000;
+/// The longest time that a random unit's stop may take.
+const LONGEST_STOP: Duration = Duration::from_secs(20);
 /// So many ticks may fall on one moment.
 const TICKS: u32 = 64;
 /// How often everything is looked at.
@@ -195,7 +197,9 @@ impl Rules {
                 let unit = engine.unit(instance).ok_or("a signal for nobody")?;
                 let probes = [ProbeKind::Liveness, ProbeKind::Startup];
                 let by_probe = probes.iter().filter_map(|kind| unit.probe(*kind)?.stop_timeout).max();
-                let limit = unit.stop.timeout.max(by_probe.unwrap_or_default());
+                // What is said once more was decided by the unit of that time.
+                let earlier = if self.resuming { LONGEST_STOP } else { Duration::ZERO };
+                let limit = unit.stop.timeout.max(by_probe.unwrap_or_default()).max(earlier);
                 if self.command.as_ref() != Some(instance) {
                     let until = now.mono.0 + nanos(limit) + self.slack;
                     self.bounds.insert(instance.clone(), Bound { run: *run, until, killed: false });
