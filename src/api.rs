@@ -44,6 +44,8 @@ pub struct Version {
     pub version: String,
     /// Its pid, in its own pid namespace.
     pub pid: u32,
+    /// Which image of that process it is, from 1 on: an upgrade and a crash of uphold make one more each.
+    pub image: u32,
 }
 
 /// `GET /healthz` and `GET /readyz`: 200 or 503.

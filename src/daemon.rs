@@ -1,21 +1,31 @@
 //! The daemon: the loop that carries inputs to the engine and its effects to the adapters.
 //!
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
-//! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
+//! files (`logs`), unit files (`disk`), files for proxies (`endpoints`) and uphold's own log (`voice`).
 
+mod accounts;
 mod answers;
+mod check;
 mod disk;
+mod endpoints;
 mod files;
 mod inheritance;
 mod journal;
+mod lasting;
+mod listener;
+mod looks;
 mod manager;
 mod places;
+mod settings;
 mod signals;
 mod start;
+mod upgrade;
 mod voice;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,18 +35,25 @@ use tokio::time::Instant;
 
 use crate::control;
 use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
+use crate::failpoint;
 use crate::host::{self, ExecOrder, Host, News, Order};
-use crate::logs::{self, Logs};
+use crate::logs::{self, Begins, Logs};
 use crate::probe::{self, Prober};
 use crate::unit::{Check, Name, ProbeKind, Signal};
 
 use answers::{Inward, Waiter};
 use disk::Disk;
+use endpoints::Board;
 use files::{Files, Loading};
 use journal::Journal;
+use looks::Looks;
 use manager::Manager;
+use settings::Settings;
+use upgrade::Upgrade;
 
-pub use start::{Init, Options, check, run};
+pub use check::check;
+pub use start::{Init, Options, run};
+pub use upgrade::try_state;
 
 /// How long the loop rests after a panic, so that one that repeats is not all it does.
 const AFTER_A_PANIC: Duration = Duration::from_millis(200);
@@ -49,8 +66,12 @@ struct Daemon {
     logs: Arc<Logs>,
     prober: Arc<Prober>,
     disk: Disk,
+    looks: Looks,
+    /// For proxies in front of services.
+    board: Board,
     files: Arc<Files>,
     loading: Loading,
+    settings: Settings,
     /// COMMAND of `init`.
     command: Option<Name>,
     /// For followers of events.
@@ -64,6 +85,15 @@ struct Daemon {
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
     watchdog: Option<Duration>,
+    /// Which image of this process it is.
+    image: u32,
+    /// Where the state is handed over.
+    private: Option<PathBuf>,
+    /// It has crashed too often: no probes.
+    plain: bool,
+    upgrading: Option<Upgrade>,
+    /// What was dropped, and said to be.
+    poison: HashSet<u64>,
     /// The machine starts again after its end: SIGINT is Ctrl-Alt-Del for its PID 1.
     reboot: bool,
     exit: Option<i32>,
@@ -103,14 +133,57 @@ impl Daemon {
             if matches!(wake, Wake::Watchdog) {
                 fed = Instant::now();
             }
-            // PID 1 must not end because of a bug in one decision: it is said, and uphold goes on.
+            let key = self.key(&wake);
+            if host::is_poison(key) {
+                self.drop_poison(&wake).await;
+                continue;
+            }
+            // A panic ends in an exec of uphold by itself, if that can be. PID 1 must not end because of a bug in
+            // one decision in any case: it is said, and uphold goes on.
+            host::taking(key);
             let took = catch_unwind(AssertUnwindSafe(|| self.take(wake)));
+            host::taking(0);
             if took.is_err() {
                 tracing::error!("a bug: uphold panicked and goes on; please report what stands on stderr");
                 // The same may happen again at once, for ever.
                 tokio::time::sleep(AFTER_A_PANIC).await;
             }
         }
+    }
+
+    /// What has crashed uphold twice is not tried a third time.
+    async fn drop_poison(&mut self, wake: &Wake) {
+        let now = host::now().mono;
+        let due = match wake {
+            Wake::Deadline => self.engine.due(now).map(|name| format!(" of {name}")),
+            _ => None,
+        };
+        if self.poison.insert(self.key(wake)) {
+            let due = due.clone().unwrap_or_default();
+            let message = format!("dropped what has crashed uphold twice: {}{due}", wake.name());
+            self.own_event("InputDropped", true, message);
+        }
+        if due.is_some() {
+            self.engine.pass_by(now);
+        }
+        // It may come again at once, for ever.
+        tokio::time::sleep(AFTER_A_PANIC).await;
+    }
+
+    /// The same for what is the same, in every image of this binary; never 0.
+    fn key(&self, wake: &Wake) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match wake {
+            Wake::News(news) => news.subject().hash(&mut hasher),
+            Wake::Notice(notice) => (&notice.instance, notice.reason).hash(&mut hasher),
+            Wake::Request(request) => format!("{:?}", request.call).hash(&mut hasher),
+            Wake::Signal(signal) => signal.hash(&mut hasher),
+            Wake::Inward(inward) => inward.name().hash(&mut hasher),
+            Wake::Host => 1.hash(&mut hasher),
+            Wake::Deadline => (2, self.engine.due(host::now().mono)).hash(&mut hasher),
+            Wake::Watchdog => 3.hash(&mut hasher),
+        }
+        hasher.finish() | 1
     }
 
     fn take(&mut self, wake: Wake) {
@@ -150,6 +223,7 @@ impl Daemon {
 
     fn handle(&mut self, input: Input) {
         let mut effects = Vec::new();
+        failpoint::reach(input.name());
         self.engine.handle(host::now(), input, &mut effects);
         self.conclude(effects);
     }
@@ -157,7 +231,9 @@ impl Daemon {
     /// Puts the engine's state on record, then does what it asks for. What cannot be recorded is not begun;
     /// but what runs is stopped and answered for all the same.
     fn conclude(&mut self, effects: Vec<Effect>) {
+        failpoint::reach("decided");
         let recorded = self.journal.record(&mut self.engine);
+        failpoint::reach("recorded");
         for effect in effects {
             match (effect, &recorded) {
                 (Effect::Spawn { instance, run, unit }, Err(error)) => {
@@ -174,6 +250,7 @@ impl Daemon {
         let runs = taken.iter().map(|taken| taken.run).collect();
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
+            failpoint::reach("adopting");
             self.host.adopt(taken, foreground);
         }
         self.host.adopted(&runs);
@@ -198,6 +275,7 @@ impl Daemon {
             Effect::Terminate { instance, run } => self.host.terminate(&instance, run),
             Effect::Kill { instance, run, main_only } => self.host.kill(&instance, run, main_only),
             Effect::Survey { instance, run } => self.host.survey(&instance, run),
+            Effect::Probe { .. } if self.plain => {}
             Effect::Probe { instance, run, kind, probe, unit } => match &probe.check {
                 Check::Exec { command } => {
                     let (command, timeout) = (command.clone(), probe.timeout);
@@ -215,7 +293,9 @@ impl Daemon {
             Effect::Forget { instance } => {
                 self.host.forget(&instance);
                 self.logs.forget(&instance);
+                self.board.put(instance, None);
             }
+            Effect::Endpoints { instance, endpoints } => self.board.put(instance, endpoints),
             Effect::Event(event) => self.event(event),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Sweep(signal) => self.host.sweep(signal),
@@ -253,10 +333,13 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
-                self.read_output(&instance, run, output);
+                self.read_output(&instance, run, output, Begins::Anew);
                 self.handle(Input::Spawned { instance, run, pid });
             }
-            News::Resumed { instance, run, output } => self.read_output(&instance, run, output),
+            News::Resumed { instance, run, output } => {
+                let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
+                self.read_output(&instance, run, output, begins);
+            }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
                 self.host.release(run);
@@ -266,6 +349,9 @@ impl Daemon {
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
                 self.host.release(run);
+            }
+            News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {
+                self.tried(end, &output)
             }
             News::Probed { instance, run, kind, end, output } => {
                 let probe = self.engine.unit(&instance).and_then(|unit| unit.probe(kind).cloned());
@@ -282,7 +368,7 @@ impl Daemon {
         }
     }
 
-    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>) {
+    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>, begins: Begins) {
         let unit = self.engine.unit(instance);
         for captured in output {
             self.logs.open(logs::Source {
@@ -292,6 +378,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
+                begins,
             });
         }
     }
@@ -306,6 +393,8 @@ impl Daemon {
             self.shut_down(&signal.name());
         } else if signal == Signal::HUP {
             self.load(false, false, None);
+        } else if signal == Signal::USR2 {
+            self.upgrade(None);
         } else {
             tracing::debug!("{signal} has no meaning for uphold and is ignored");
         }
@@ -319,6 +408,21 @@ impl Daemon {
             tracing::warn!("shutting down at once: {asked_by} again");
         }
         self.handle(Input::Shutdown);
+    }
+}
+
+impl Wake {
+    fn name(&self) -> String {
+        match self {
+            Wake::News(news) => format!("{news:?}"),
+            Wake::Notice(notice) => format!("{notice:?}"),
+            Wake::Request(request) => format!("{:?}", request.call),
+            Wake::Signal(signal) => signal.name(),
+            Wake::Inward(inward) => inward.name(),
+            Wake::Host => "something at the host".to_owned(),
+            Wake::Deadline => "a deadline".to_owned(),
+            Wake::Watchdog => "the watchdog".to_owned(),
+        }
     }
 }
 

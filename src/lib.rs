@@ -20,6 +20,7 @@ pub mod control;
 pub mod ctl;
 pub mod daemon;
 pub mod engine;
+pub mod failpoint;
 pub mod host;
 pub mod logs;
 pub mod plan;

@@ -201,8 +201,14 @@ impl Plan {
             .zip(cycle.iter().cycle().skip(1))
             .map(|(from, to)| format!("`{from}` {} `{to}`", self.link(from, to)))
             .collect();
-        let message = format!("units wait for one another: {}", links.join(", "));
-        let help = Some("take one of these out of its file".to_owned());
+        let (message, help) = match links.as_slice() {
+            [link] => (format!("a unit waits for itself: {link}"), "take it out"),
+            links => (
+                format!("units wait for one another: {}", links.join(", ")),
+                "take one of these out of its file",
+            ),
+        };
+        let help = Some(help.to_owned());
         let (first, second) = (cycle.first(), cycle.get(1).or(cycle.first()));
         match (first.and_then(|name| self.units.get(name)), first.zip(second)) {
             (Some(planned), Some((from, to))) => planned.loaded.problem(
@@ -247,15 +253,9 @@ fn missing_requirement(set: &Set, loaded: &Loaded, missing: &Name) -> Problem {
         let message = format!("`{name}` requires `{missing}`, which does not load");
         return loaded.problem(Severity::Error, "requires", Some(missing.as_str()), message, None);
     }
-    let nearest = set
-        .units
-        .keys()
-        .max_by(|a, b| strsim::jaro_winkler(a, missing).total_cmp(&strsim::jaro_winkler(b, missing)));
-    let help = match nearest {
-        Some(near) if strsim::jaro_winkler(near, missing) > 0.8 => format!("did you mean `{near}`?"),
-        Some(_) | None => {
-            format!("add a file {missing}.toml, or use `wants`, which ignores what is not there")
-        }
+    let help = match set.nearest(missing) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("add a file {missing}.toml, or use `wants`, which ignores what is not there"),
     };
     let message = format!("`{name}` requires `{missing}`, and no unit has that name");
     loaded.problem(Severity::Error, "requires", Some(missing.as_str()), message, Some(help))
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_unit_that_waits_for_itself_is_a_cycle() {
         let problems = Plan::new(&set(&[("a", &[], &[], &["a"])])).unwrap_err();
-        assert_eq!(problems[0].message, "units wait for one another: `a` is after `a`");
+        assert_eq!(problems[0].message, "a unit waits for itself: `a` is after `a`");
     }
 
     #[test]

@@ -7,14 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may name. `main`, `lib`, `cli` and `daemon` join all the others.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
+    ("failpoint", &[]),
     ("unit", &[]),
     ("plan", &["unit"]),
     ("engine", &["plan", "unit"]),
     ("api", &["engine", "unit"]),
-    ("host", &["api", "engine", "plan", "unit"]),
+    ("host", &["api", "engine", "failpoint", "plan", "unit"]),
     ("probe", &["api", "engine", "plan", "unit"]),
-    ("logs", &["api", "engine", "plan", "unit"]),
+    ("logs", &["api", "engine", "failpoint", "plan", "unit"]),
     ("control", &["api", "engine", "plan", "unit"]),
     ("ctl", &["api", "engine", "plan", "unit"]),
     ("lib", &[]),

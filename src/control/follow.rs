@@ -18,15 +18,22 @@ pub(super) struct Daemon {
     pub(super) peer: Peer,
 }
 
+/// What was asked, and its answer to come. Who drops it wants no answer any more.
+#[derive(Debug)]
+pub(super) struct Asked(oneshot::Receiver<Reply>);
+
 impl Daemon {
-    /// Asks and waits for the answer, as long as it takes.
-    pub(super) async fn ask(&self, call: Call) -> Reply {
+    /// Asks, once the daemon has room for one more request.
+    pub(super) async fn ask(&self, call: Call) -> Asked {
         let (reply, answer) = oneshot::channel();
-        let request = Request { call, peer: self.peer.clone(), reply };
-        if self.requests.send(request).await.is_err() {
-            return shutting_down();
-        }
-        match answer.await {
+        // Where the daemon takes no more, the end of `reply` says so.
+        drop(self.requests.send(Request { call, peer: self.peer.clone(), reply }).await);
+        Asked(answer)
+    }
+
+    /// Waits for the answer, as long as it takes.
+    pub(super) async fn answer(&self, asked: Asked) -> Reply {
+        match asked.0.await {
             Ok(reply) => reply,
             Err(_) if self.requests.is_closed() => shutting_down(),
             Err(_) => Reply::Problem(problem(
@@ -99,7 +106,8 @@ async fn pump(
             Err(RecvError::Closed) => return,
             Err(RecvError::Lagged(_)) => {
                 let again = Call::Events { unit: unit.clone(), since: last, follow: true };
-                let Reply::Events(missed, Some(fresh)) = daemon.ask(again).await else { return };
+                let asked = daemon.ask(again).await;
+                let Reply::Events(missed, Some(fresh)) = daemon.answer(asked).await else { return };
                 coming = fresh;
                 missed
             }

@@ -96,6 +96,8 @@ pub enum Call {
     },
     /// `POST /v1/shutdown`
     Shutdown,
+    /// `POST /v1/upgrade`
+    Upgrade,
     /// `GET /v1/version`
     Version,
     /// `GET /healthz`, without units: the daemon lives. `GET /readyz`: every unit that should be up is up and
@@ -125,7 +127,7 @@ pub enum Reply {
     Events(Vec<Event>, Option<broadcast::Receiver<Event>>),
     /// To `Load`.
     Changes(Changes),
-    /// To `Shutdown`: it has begun.
+    /// To `Shutdown` and `Upgrade`: it has begun.
     Accepted,
     /// To `Version`.
     Version(Version),

@@ -64,7 +64,8 @@ pub(super) fn not_permitted(act: &str, peer: &Peer, access: Access, overflow: u3
 }
 
 /// Takes out of a view what comes from the unit's configuration and may hold a secret: the command lines of
-/// the main process and of exec probes.
+/// the main process and of exec probes. Messages, and those of events, have none in them: they name a program
+/// and not its arguments. What a service or a probe wrote is for every reader, as its logs are.
 pub(super) fn hide_configuration(view: &mut View) {
     view.command.clear();
     let probes = &mut view.probes;

@@ -16,8 +16,8 @@ use super::routes::Refusal;
 use super::{Call, Reply, follow};
 use crate::api::{Problem, Units};
 
+/// Of every body but a problem, also where it is one value a line.
 const JSON: &str = "application/json";
-const LINES: &str = "application/x-ndjson";
 const PROBLEM: &str = "application/problem+json";
 
 /// Lines that are ready together go out together, up to about this many bytes.
@@ -126,14 +126,14 @@ pub(super) fn reply(reply: Reply, call: Call, access: Access, daemon: follow::Da
         }
         Reply::Config(config) => json(StatusCode::OK, JSON, &config),
         Reply::Done(done) => json(StatusCode::OK, JSON, &done),
-        Reply::Logs(lines) => response(StatusCode::OK, LINES, Body::Lines(lines)),
+        Reply::Logs(lines) => response(StatusCode::OK, JSON, Body::Lines(lines)),
         Reply::Events(events, None) => {
             let lines: String = events.iter().filter_map(follow::line).map(|line| line + "\n").collect();
-            response(StatusCode::OK, LINES, Body::Whole(Some(lines.into())))
+            response(StatusCode::OK, JSON, Body::Whole(Some(lines.into())))
         }
         Reply::Events(events, Some(coming)) => {
             let lines = follow::events(daemon, call, events, coming);
-            response(StatusCode::OK, LINES, Body::Lines(lines))
+            response(StatusCode::OK, JSON, Body::Lines(lines))
         }
         Reply::Changes(changes) => json(StatusCode::OK, JSON, &changes),
         Reply::Accepted => json(StatusCode::ACCEPTED, JSON, &serde_json::json!({})),

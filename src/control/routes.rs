@@ -59,6 +59,7 @@ enum Target<'a> {
         update: bool,
     },
     Shutdown,
+    Upgrade,
     Version,
     Health {
         ready: bool,
@@ -69,7 +70,6 @@ enum Target<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Later {
-    Upgrade,
     Metrics,
     OpenApi,
 }
@@ -99,7 +99,7 @@ impl Target<'_> {
             ["v1", "daemon-reload"] => Target::Load { update: false },
             ["v1", "update"] => Target::Load { update: true },
             ["v1", "shutdown"] => Target::Shutdown,
-            ["v1", "upgrade"] => Target::Later(Later::Upgrade),
+            ["v1", "upgrade"] => Target::Upgrade,
             ["v1", "version"] => Target::Version,
             ["v1", "openapi.json"] => Target::Later(Later::OpenApi),
             _ => return None,
@@ -110,10 +110,10 @@ impl Target<'_> {
     fn acts(self) -> bool {
         match self {
             Target::Act(..) | Target::Signal(_) | Target::Reload(_) => true,
-            Target::Load { .. } | Target::Shutdown | Target::Later(Later::Upgrade) => true,
+            Target::Load { .. } | Target::Shutdown | Target::Upgrade => true,
             Target::List | Target::Unit(_) | Target::Config(_) | Target::Wait(_) | Target::Logs(_) => false,
             Target::Events | Target::Version | Target::Health { .. } => false,
-            Target::Later(Later::Metrics | Later::OpenApi) => false,
+            Target::Later(_) => false,
         }
     }
 
@@ -210,9 +210,6 @@ fn unsupported(target: Target, request: &str) -> Result<Option<Problem>, String>
             let why = format!("cannot reload {name}: reload is not supported yet; restart it instead");
             Some(super::respond::problem("not-supported", 409, why))
         }
-        Target::Later(Later::Upgrade) => {
-            problem(501, "upgrade is not supported yet; replace the binary and restart the daemon")
-        }
         Target::Later(Later::Metrics) => {
             problem(501, "metrics are not supported yet; GET /v1/units has the same numbers")
         }
@@ -262,6 +259,7 @@ fn asked(target: Target, query: &mut Query) -> Result<Asked, String> {
         },
         Target::Load { update } => Call::Load { update, dry_run: query.switch("dry_run")? },
         Target::Shutdown => Call::Shutdown,
+        Target::Upgrade => Call::Upgrade,
         Target::Version => Call::Version,
         Target::Health { ready } => Call::Health { ready, units: query.units("unit")? },
         Target::Reload(_) | Target::Later(_) => return Err("it is not supported yet".to_owned()),
@@ -359,6 +357,7 @@ mod tests {
             ("POST /v1/daemon-reload", "Load { update: false, dry_run: false }"),
             ("POST /v1/update?dry_run=true", "Load { update: true, dry_run: true }"),
             ("POST /v1/shutdown", "Shutdown"),
+            ("POST /v1/upgrade", "Upgrade"),
         ] {
             assert_eq!(shown(request), expected, "{request}");
         }
@@ -413,12 +412,9 @@ mod tests {
 
     #[test]
     fn what_is_to_come_is_said_to_be_not_supported() {
-        for (request, status) in [
-            ("POST /v1/units/web/reload", 409),
-            ("POST /v1/upgrade", 501),
-            ("GET /metrics", 501),
-            ("GET /v1/openapi.json", 501),
-        ] {
+        for (request, status) in
+            [("POST /v1/units/web/reload", 409), ("GET /metrics", 501), ("GET /v1/openapi.json", 501)]
+        {
             let problem = call(request, "").unwrap_err();
             assert_eq!((problem.kind.as_str(), problem.status), ("not-supported", status), "{request}");
         }

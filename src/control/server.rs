@@ -1,6 +1,7 @@
 //! Connections: each is a task that reads requests, has them answered, and ends by itself.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
-use super::follow::Daemon;
+use super::follow::{Asked, Daemon};
 use super::limits::{Admission, Places};
 use super::permissions::{Access, not_permitted, overflow_uid};
 use super::respond::{self, Body, problem};
 use super::routes::{Refusal, Route};
-use super::{Peer, Permissions, Request};
+use super::{Call, Peer, Permissions, Request};
 use crate::api::Problem;
 
 /// How long a client may take to send a request's head, then its body, and how long a connection may idle.
@@ -34,20 +36,24 @@ const HEAD_LIMIT: usize = 16 << 10;
 /// Serves connections.
 #[derive(Debug)]
 pub struct Server {
-    permissions: Permissions,
+    permissions: watch::Receiver<Permissions>,
     requests: mpsc::Sender<Request>,
     places: Arc<Places>,
+    /// True at the end; each connection listens to it, and so counts as one.
+    ending: watch::Sender<bool>,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
 
 impl Server {
-    /// A server that sends its requests there.
-    pub fn new(permissions: Permissions, requests: mpsc::Sender<Request>) -> Server {
+    /// A server that sends its requests there. The permissions may change: the next request is judged by
+    /// those of then, and what is being followed goes on.
+    pub fn new(permissions: watch::Receiver<Permissions>, requests: mpsc::Sender<Request>) -> Server {
         Server {
             permissions,
             requests,
             places: Arc::default(),
+            ending: watch::Sender::new(false),
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -56,8 +62,11 @@ impl Server {
     /// Serves one connection in a task of its own (`tokio::task::spawn_local` is not needed: everything is
     /// Send). Returns at once; over the limit of the peer's uid it is answered with 503 and closed.
     pub fn serve(&self, stream: UnixStream, peer: Peer) {
-        let access = self.permissions.access(&peer, self.overflow_uid);
-        let (place, refused) = match self.places.admit(&peer, access, self.permissions.uid) {
+        let (access, own) = {
+            let permissions = self.permissions.borrow();
+            (permissions.access(&peer, self.overflow_uid), permissions.uid)
+        };
+        let (place, refused) = match self.places.admit(&peer, access, own) {
             Admission::Place(place) => (place, None),
             Admission::Refused(place, problem) => (place, Some(problem)),
             Admission::Full(problem) => {
@@ -68,15 +77,26 @@ impl Server {
         let timeout = if refused.is_some() { self.timeout.min(REFUSAL_TIMEOUT) } else { self.timeout };
         let session = Arc::new(Session {
             daemon: Daemon { requests: self.requests.clone(), peer },
-            access,
+            permissions: self.permissions.clone(),
             overflow_uid: self.overflow_uid,
             timeout,
             refused,
         });
+        let ending = self.ending.subscribe();
         tokio::spawn(async move {
-            session.run(stream).await;
+            session.run(stream, ending).await;
             drop(place);
         });
+    }
+
+    /// At the end, once the daemon answers no more: lets what is being answered or followed come to its own
+    /// end, so that a client can tell that from a connection that broke. At most for so long: a client that
+    /// does not read must not keep uphold.
+    pub async fn finish(&self, limit: Duration) {
+        self.ending.send_replace(true);
+        if tokio::time::timeout(limit, self.ending.closed()).await.is_err() {
+            tracing::debug!("a client of the control API does not read its answer to the end");
+        }
     }
 }
 
@@ -84,7 +104,7 @@ impl Server {
 #[derive(Debug)]
 struct Session {
     daemon: Daemon,
-    access: Access,
+    permissions: watch::Receiver<Permissions>,
     overflow_uid: u32,
     timeout: Duration,
     /// There is no place for it.
@@ -92,53 +112,84 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self: Arc<Session>, stream: UnixStream) {
+    async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
         let service = service_fn(|request| {
             let session = self.clone();
-            async move { Ok::<_, Infallible>(session.answer(request).await) }
+            // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
+            // before the daemon has heard of it. What is waited for goes with the connection.
+            let asked = tokio::spawn(self.clone().ask(request));
+            async move { Ok::<_, Infallible>(session.answer(asked).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.timeout)
             .max_buf_size(HEAD_LIMIT)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            // The server is dropped only with the daemon: an error is the end, too.
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             let Peer { pid, uid, .. } = self.daemon.peer;
             tracing::debug!(uid, pid, %error, "a control connection ended early");
         }
     }
 
-    async fn answer(&self, request: HttpRequest<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        asked: JoinHandle<Result<(Call, Access, Asked), Response<Body>>>,
+    ) -> Response<Body> {
+        match asked.await {
+            Ok(Ok((call, access, asked))) => {
+                respond::reply(self.daemon.answer(asked).await, call, access, self.daemon.clone())
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(error) => {
+                tracing::error!(%error, "a bug: cannot take a request of the control API");
+                let detail = "cannot answer: uphold itself has failed; its log says where";
+                respond::refusal(&problem("internal", 500, detail).into(), true)
+            }
+        }
+    }
+
+    /// Makes the request a call and asks the daemon, or says why not.
+    async fn ask(
+        self: Arc<Session>,
+        request: HttpRequest<Incoming>,
+    ) -> Result<(Call, Access, Asked), Response<Body>> {
         let (head, body) = request.into_parts();
         if let Some(problem) = &self.refused {
-            return respond::refusal(&problem.clone().into(), true);
+            return Err(respond::refusal(&problem.clone().into(), true));
         }
-        let permit = |needs| self.permit(needs, &format!("answer {} {}", head.method, head.uri.path()));
+        let access = self.permissions.borrow().access(&self.daemon.peer, self.overflow_uid);
+        let act = format!("answer {} {}", head.method, head.uri.path());
+        let permit = |needs| self.permit(access, needs, &act);
         let found = permit(Access::Read)
             .map_err(Refusal::from)
             .and_then(|()| Route::find(&head.method, head.uri.path(), head.uri.query(), permit));
         let route = match found {
             Ok(route) => route,
-            Err(refusal) => return respond::refusal(&refusal, !body.is_end_stream()),
+            Err(refusal) => return Err(respond::refusal(&refusal, !body.is_end_stream())),
         };
         let body = match self.read(body).await {
             Ok(body) => body,
-            Err(problem) => return respond::refusal(&problem.into(), true),
+            Err(problem) => return Err(respond::refusal(&problem.into(), true)),
         };
-        match route.call(&body) {
-            Ok(call) => {
-                let reply = self.daemon.ask(call.clone()).await;
-                respond::reply(reply, call, self.access, self.daemon.clone())
-            }
-            Err(problem) => respond::refusal(&problem.into(), false),
-        }
+        let call = route.call(&body).map_err(|problem| respond::refusal(&problem.into(), false))?;
+        let asked = self.daemon.ask(call.clone()).await;
+        Ok((call, access, asked))
     }
 
-    fn permit(&self, needs: Access, act: &str) -> Result<(), Problem> {
-        if self.access >= needs {
+    fn permit(&self, access: Access, needs: Access, act: &str) -> Result<(), Problem> {
+        if access >= needs {
             return Ok(());
         }
-        Err(not_permitted(act, &self.daemon.peer, self.access, self.overflow_uid))
+        Err(not_permitted(act, &self.daemon.peer, access, self.overflow_uid))
     }
 
     /// The whole body of a request, if it is not too long and comes in time.

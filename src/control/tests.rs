@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{Call, Peer, Permissions, Reply, Request, Server};
 use crate::api::{Health, Problem, UnitConfig, Version};
@@ -107,8 +107,8 @@ fn plain(call: &Call) -> Reply {
         }
         Call::Events { .. } => Reply::Events(vec![event(1, "web"), event(2, "db")], None),
         Call::Load { dry_run, .. } => Reply::Changes(Changes { dry_run: *dry_run, ..Changes::default() }),
-        Call::Shutdown => Reply::Accepted,
-        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1 }),
+        Call::Shutdown | Call::Upgrade => Reply::Accepted,
+        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1 }),
         Call::Health { ready, .. } => Reply::Health(Health { healthy: !ready, units: vec![] }),
     }
 }
@@ -120,7 +120,14 @@ struct World {
 }
 
 impl World {
-    fn new(mut answer: impl FnMut(&Call) -> Reply + Send + 'static) -> World {
+    fn new(answer: impl FnMut(&Call) -> Reply + Send + 'static) -> World {
+        World::permitting(watch::channel(permissions()).1, answer)
+    }
+
+    fn permitting(
+        permissions: watch::Receiver<Permissions>,
+        mut answer: impl FnMut(&Call) -> Reply + Send + 'static,
+    ) -> World {
         let (requests, mut receiver) = mpsc::channel::<Request>(8);
         let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = calls.clone();
@@ -130,7 +137,7 @@ impl World {
                 let _ = reply.send(answer(&call));
             }
         });
-        World { server: Server::new(permissions(), requests), calls }
+        World { server: Server::new(permissions, requests), calls }
     }
 
     fn connect(&self, peer: Peer) -> UnixStream {
@@ -229,15 +236,14 @@ async fn each_call_is_answered_with_its_json() {
         ("POST /v1/update?dry_run=true", 200, r#""dry_run":true"#),
         ("POST /v1/daemon-reload", 200, r#""dry_run":false"#),
         ("POST /v1/shutdown", 202, "{}"),
-        ("GET /v1/version", 200, r#"{"version":"1","pid":1}"#),
+        ("GET /v1/version", 200, r#"{"version":"1","pid":1,"image":1}"#),
         ("GET /healthz", 200, r#""healthy":true"#),
         ("GET /readyz", 503, r#""healthy":false"#),
     ] {
         let answer = world.ask(root(), request).await;
         assert_eq!(answer.status, status, "{request}");
         assert!(answer.body.contains(part), "{request}: {}", answer.body);
-        let kind = if request.contains("logs") || request.contains("events") { "x-ndjson" } else { "json" };
-        assert!(answer.head.contains(&format!("content-type: application/{kind}\r\n")), "{}", answer.head);
+        assert!(answer.head.contains("content-type: application/json\r\n"), "{request}: {}", answer.head);
     }
     assert_eq!(world.calls().len(), 13);
 }
@@ -355,7 +361,7 @@ async fn a_connection_is_kept_for_the_next_request_and_closed_when_it_idles() {
     let mut stream = world.connect(root());
     for _ in 0..2 {
         stream.write_all(b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        read_until(&mut stream, "\"pid\":1}\n").await;
+        read_until(&mut stream, "\"pid\":1,\"image\":1}\n").await;
     }
     let rest = read(&mut stream).await;
     assert!(matches!(rest.status, 0 | 408));
@@ -453,16 +459,67 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
+    let (requests, mut receiver) = mpsc::channel::<Request>(1);
+    let permitted = watch::channel(permissions()).1;
+    let world = World { server: Server::new(permitted, requests), calls: Arc::default() };
+    for request in ["GET /v1/units/web/wait?for=failed", "POST /v1/units/web/stop?wait=true"] {
+        let mut stream = world.connect(root());
+        send(&mut stream, request, "").await;
+        let Request { mut reply, .. } = tokio::time::timeout(BOUND, receiver.recv()).await.unwrap().unwrap();
+        assert!(!reply.is_closed());
+        drop(stream);
+        tokio::time::timeout(BOUND, reply.closed()).await.expect("nobody holds the other end");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_asked_for_before_it_went_away_reaches_the_daemon() {
+    let world = World::new(plain);
+    for n in 1..=50 {
+        let mut stream = world.connect(root());
+        send(&mut stream, "POST /v1/units/web/stop", "").await;
+        drop(stream);
+        let heard = async {
+            while world.calls().len() < n {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), heard).await.expect("it is asked for");
+    }
+}
+
+#[tokio::test]
+async fn new_permissions_count_from_the_next_request_on_an_open_connection_too() {
+    let (new, permitted) = watch::channel(permissions());
+    let world = World::permitting(permitted, plain);
+    let admin = Peer { pid: None, uid: 1000, gids: vec![10] };
+    let mut stream = world.connect(admin.clone());
+    let request = b"GET /v1/units/web/config HTTP/1.1\r\nHost: uphold\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let got = read_until(&mut stream, "hunter2").await;
+    assert!(got.starts_with("HTTP/1.1 200"), "{got}");
+    new.send_replace(Permissions { admin: vec![11], ..permissions() });
+    stream.write_all(request).await.unwrap();
+    let got = read_until(&mut stream, "not-permitted").await;
+    assert!(got.contains("HTTP/1.1 403") && !got.contains("hunter2"), "{got}");
+    assert_eq!(world.ask(admin, "GET /v1/version").await.status, 403);
+    assert_eq!(world.ask(Peer { pid: None, uid: 1000, gids: vec![11] }, "GET /v1/version").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, receiver) = mpsc::channel(1);
     drop(receiver);
-    let world = World { server: Server::new(permissions(), requests), calls: Arc::default() };
+    let world =
+        World { server: Server::new(watch::channel(permissions()).1, requests), calls: Arc::default() };
     let problem = world.ask(root(), "GET /v1/units").await.problem();
     assert_eq!((problem.status, problem.kind.as_str()), (503, "shutting-down"));
 
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
-    let world = World { server: Server::new(permissions(), requests), calls: Arc::default() };
+    let world =
+        World { server: Server::new(watch::channel(permissions()).1, requests), calls: Arc::default() };
     assert_eq!(world.ask(root(), "GET /v1/units").await.problem().kind, "internal");
 }
 

@@ -1,6 +1,7 @@
 //! Commands about the daemon: loading files, health, versions, its end; and `cat`.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 
@@ -9,6 +10,11 @@ use super::{Context, json, units, words};
 use crate::api::{Health, UnitConfig, Version};
 use crate::engine::Changes;
 use crate::unit::Name;
+
+/// How long a new image may take to answer.
+const BECOMES: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// `cat`: the merged units.
 pub(super) async fn cat(context: &Context, patterns: &[String]) -> Result<Code, Failure> {
@@ -44,7 +50,7 @@ pub(super) async fn load(context: &Context, what: &str, dry_run: bool) -> Result
     Ok(Code::Fine)
 }
 
-/// A line a unit: `new: added, started`.
+/// A line for uphold itself and one a unit: `new: added, started`.
 fn changed(changes: &Changes) -> String {
     let facts = [
         (&changes.added, "added"),
@@ -65,8 +71,12 @@ fn changed(changes: &Changes) -> String {
     for words in units.values_mut().filter(|words| words.contains(&"restarted")) {
         words.retain(|word| *word != "restart needed");
     }
-    let mut text: String =
-        units.iter().map(|(name, words)| format!("{name}: {}\n", words.join(", "))).collect();
+    let mut text = match changes.settings.join(", ") {
+        none if none.is_empty() => none,
+        keys => format!("uphold.toml: {}: applied\n", words::clean(&keys)),
+    };
+    let line = |(name, words): (&&Name, &Vec<&str>)| format!("{name}: {}\n", words.join(", "));
+    text.extend(units.iter().map(line));
     if text.is_empty() {
         text.push_str("nothing changed\n");
     } else if changes.dry_run {
@@ -80,6 +90,33 @@ pub(super) async fn shutdown(context: &Context) -> Result<Code, Failure> {
     context.client.ask(Method::POST, "/v1/shutdown", "").await?.accepted()?;
     if !context.json {
         context.out.line("uphold is shutting down")?;
+    }
+    Ok(Code::Fine)
+}
+
+/// `upgrade`: done when the new image answers.
+pub(super) async fn upgrade(context: &Context) -> Result<Code, Failure> {
+    let (before, _) = context.client.get::<Version>("/v1/version").await?;
+    // The connection may end with the old image before the answer is read.
+    if let Ok(answer) = context.client.ask(Method::POST, "/v1/upgrade", "").await {
+        answer.accepted()?;
+    }
+    let until = Instant::now() + BECOMES;
+    // The connections of the old image end with it; who comes meanwhile waits to be let in.
+    let after = loop {
+        match context.client.get::<Version>("/v1/version").await {
+            Ok((after, _)) if after.image != before.image => break after,
+            Ok(_) | Err(_) if Instant::now() < until => tokio::time::sleep(AGAIN).await,
+            Ok(_) => {
+                let why = "the daemon goes on as it was; `uphold ctl events uphold` says why";
+                return Err(Failure::Failed(format!("not upgraded: {why}")));
+            }
+            Err(failure) => return Err(failure),
+        }
+    };
+    if !context.json {
+        let (old, new) = (words::clean(&before.version), words::clean(&after.version));
+        context.out.line(&format!("upgraded from {old} to {new}, pid {}", after.pid))?;
     }
     Ok(Code::Fine)
 }
@@ -148,6 +185,9 @@ mod tests {
             ..Changes::default()
         };
         let expected = "db: restarted\nnew: added, started\nweb: restart needed\n";
+        assert_eq!(changed(&changes), expected);
+        changes.settings = vec!["log.level".to_owned(), "main".to_owned()];
+        let expected = format!("uphold.toml: log.level, main: applied\n{expected}");
         assert_eq!(changed(&changes), expected);
         changes.dry_run = true;
         assert_eq!(changed(&changes), format!("{expected}a dry run: nothing was done\n"));

@@ -84,7 +84,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<Code, Failure> 
         Command::DaemonReload { dry_run } => admin::load(context, "daemon-reload", dry_run).await,
         Command::Update { dry_run } => admin::load(context, "update", dry_run).await,
         Command::Shutdown => admin::shutdown(context).await,
-        Command::Upgrade => Err(Failure::Failed("cannot upgrade: not supported yet".to_owned())),
+        Command::Upgrade => admin::upgrade(context).await,
         Command::Version => admin::version(context).await,
         Command::Health { units } => admin::health(context, &units).await,
     }

@@ -1,11 +1,13 @@
 //! `ctl status`: the table of units.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::events;
 use super::failure::{Code, Failure};
+use super::http::Lines;
 use super::{Context, json, now, units, words};
 use crate::api::Units;
 use crate::engine::{StateName, View, Wall, Wanted};
@@ -16,6 +18,8 @@ const GAP: usize = 2;
 /// WHY keeps so many columns before NAME is cut.
 const LEAST_WHY: usize = 10;
 const STATUS: usize = 2;
+/// How long the end of the events may take once the daemon answers no more.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 /// Prints the table once. Its exit code says whether all is up.
 pub(super) async fn once(context: &Context, patterns: &[String]) -> Result<Code, Failure> {
@@ -42,7 +46,10 @@ pub(super) async fn watch(context: &Context, patterns: &[String]) -> Result<Code
     let mut shown: BTreeMap<Name, View> = BTreeMap::new();
     let mut widths: Option<Widths> = None;
     loop {
-        let (views, _) = units::list(context).await?;
+        let (views, _) = match units::list(context).await {
+            Ok(listed) => listed,
+            Err(failure) => return at_its_end(&mut stream).await.ok_or(failure),
+        };
         let (views, missing) = narrow(patterns, views);
         if widths.is_none() && !missing.is_empty() {
             return Err(Failure::NoSuchUnit(missing.join("\n")));
@@ -67,6 +74,15 @@ pub(super) async fn watch(context: &Context, patterns: &[String]) -> Result<Code
             return Ok(Code::Fine);
         }
     }
+}
+
+/// A daemon that answers no more may be about to end what is followed in order: then all is well.
+async fn at_its_end(stream: &mut Lines) -> Option<Code> {
+    let drained = async {
+        while events::next(stream).await?.is_some() {}
+        Ok::<_, Failure>(Code::Fine)
+    };
+    tokio::time::timeout(LAST_EVENTS, drained).await.ok()?.ok()
 }
 
 fn text_of(value: &impl Serialize) -> Result<String, Failure> {

@@ -259,7 +259,6 @@ fn status_health_and_refusals_end_as_the_design_says() {
     assert_eq!(daemon.ctl("stop web"), 6);
     assert_eq!(daemon.ctl("health"), 1);
     assert_eq!(daemon.ctl("health web"), 0);
-    assert_eq!(daemon.ctl("upgrade"), 1);
     daemon.asked();
     assert_eq!(daemon.ctl("signal usr1 web"), 0);
     assert_eq!(daemon.asked()[1], r#"POST /v1/units/web/signal {"signal":"SIGUSR1"}"#);

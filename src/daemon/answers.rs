@@ -2,6 +2,7 @@
 //! loop and comes back as [`Inward`].
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Daemon;
 use super::files::{self, Loading};
+use super::settings;
 use crate::api::{Health, Problem, UnitConfig, Unwell, Version};
 use crate::control::{Call, Reply, Request};
 use crate::engine::{
@@ -16,7 +18,7 @@ use crate::engine::{
 };
 use crate::host;
 use crate::logs::Query;
-use crate::unit::{self, Name, ProbeKind, Severity};
+use crate::unit::{self, Name, ProbeKind, Set, Severity};
 
 /// How long a view waits for the disk and for the log thread before it goes without them.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -34,17 +36,26 @@ pub(super) enum Inward {
         /// How it went.
         outcome: Outcome,
     },
+    /// Who waited for the engine's answer is gone.
+    Gone(Ticket),
+    /// Files were looked at.
+    Looked {
+        /// What had been loaded then.
+        of: Arc<Set>,
+        /// Whether they differ from it, where that could be told.
+        found: Vec<(Name, bool)>,
+    },
     /// What a view needs is there.
     Show {
         /// One instance, or all.
         one: Option<Name>,
-        /// Units whose files differ from what was loaded.
-        changed: BTreeSet<Name>,
         /// The last lines of the one.
         output: Vec<String>,
         /// Where to.
         reply: oneshot::Sender<Reply>,
     },
+    /// The new binary may be executed.
+    Execute(PathBuf),
     /// The files were read.
     Loaded {
         /// `update`.
@@ -58,15 +69,36 @@ pub(super) enum Inward {
     },
 }
 
+impl Inward {
+    /// For what has to be told apart by a text.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Inward::Probed { instance, run, kind, .. } => format!("{kind:?} probe of {instance}, run {run}"),
+            Inward::Show { one, .. } => format!("a view of {one:?}"),
+            Inward::Gone(_) => "a client that is gone".to_owned(),
+            Inward::Looked { .. } => "a look at the files".to_owned(),
+            Inward::Execute(path) => format!("the exec of {}", path.display()),
+            Inward::Loaded { .. } => "files that were read".to_owned(),
+        }
+    }
+}
+
 /// Who waits for an answer of the engine.
 pub(super) enum Waiter {
     /// For a command.
     Done(oneshot::Sender<Reply>),
-    /// For a load, with its warnings; `None`: SIGHUP.
-    Loaded(Option<oneshot::Sender<Reply>>, Vec<String>),
+    /// For a load.
+    Loaded {
+        /// Where to; `None`: SIGHUP.
+        reply: Option<oneshot::Sender<Reply>>,
+        /// [`Changes::settings`]
+        settings: Vec<String>,
+        /// [`Changes::warnings`]
+        warnings: Vec<String>,
+    },
 }
 
-fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
+pub(super) fn problem(kind: &str, title: &str, status: u16, detail: String) -> Problem {
     Problem { kind: kind.to_owned(), title: title.to_owned(), status, detail }
 }
 
@@ -76,7 +108,7 @@ fn no_such_unit(name: &Name) -> Reply {
 }
 
 /// The asker may be gone; what was asked for is done all the same.
-fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
+pub(super) fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
     drop(reply.send(answer));
 }
 
@@ -94,6 +126,7 @@ impl Daemon {
                 tracing::debug!(uid = peer.uid, pid = peer.pid, unit = unit.as_str(), "{verb:?}");
                 let ticket = self.ticket(Waiter::Done(reply));
                 self.handle(Input::Command { verb, instances: vec![unit], timeout, wait, ticket });
+                self.mind(ticket);
             }
             Call::Logs { unit, lines, since, follow, previous } => {
                 send(reply, self.read_logs(unit, lines, since, follow, previous));
@@ -107,9 +140,11 @@ impl Daemon {
                 send(reply, Reply::Accepted);
                 self.shut_down(&format!("asked for by uid {}", peer.uid));
             }
+            Call::Upgrade => self.upgrade(Some(reply)),
             Call::Version => send(
                 reply,
                 Reply::Version(Version {
+                    image: self.image,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     pid: std::process::id(),
                 }),
@@ -125,47 +160,94 @@ impl Daemon {
         ticket
     }
 
-    /// Asks disk and log thread for what a view needs; [`Inward::Show`] follows.
-    fn gather(&self, one: Option<Name>, reply: oneshot::Sender<Reply>) {
-        let (disk, logs, inward) = (self.disk.clone(), self.logs.clone(), self.inward.clone());
-        let (set, sources) = (self.loading.set.clone(), self.loading.sources.clone());
-        let names: Vec<Name> = one.clone().map_or_else(|| self.engine.instances(), |name| vec![name]);
+    /// Where there was no answer at once: once the asker is gone, neither daemon nor engine keeps anything for
+    /// it; [`Inward::Gone`] says so.
+    fn mind(&mut self, ticket: Ticket) {
+        let Some(Waiter::Done(waiter)) = self.waiters.get_mut(&ticket) else { return };
+        let (passed_on, answer) = oneshot::channel();
+        let mut reply = std::mem::replace(waiter, passed_on);
+        let inward = self.inward.clone();
         tokio::spawn(async move {
-            let changed = disk.run(move || {
-                names.into_iter().filter(|name| set.changed_on_disk(name, &sources)).collect::<BTreeSet<_>>()
-            });
-            let changed = tokio::time::timeout(PATIENCE, changed).await.ok().flatten().unwrap_or_default();
+            tokio::select! {
+                () = reply.closed() => drop(inward.send(Inward::Gone(ticket))),
+                // An error is no answer: it is said by dropping the reply.
+                answer = answer => drop(answer.map(|answer| send(reply, answer))),
+            }
+        });
+    }
+
+    /// Asks disk and log thread for what a view needs; [`Inward::Show`] follows.
+    fn gather(&mut self, one: Option<Name>, reply: oneshot::Sender<Reply>) {
+        let (logs, inward) = (self.logs.clone(), self.inward.clone());
+        let names: Vec<Name> = one.clone().map_or_else(|| self.engine.instances(), |name| vec![name]);
+        let (look, begun) = self.looks.want(names);
+        self.look(begun);
+        tokio::spawn(async move {
+            // Without an answer in time, what is known from before is shown.
+            drop(tokio::time::timeout(PATIENCE, look.ended()).await);
             let output = match &one {
                 Some(name) => tokio::time::timeout(PATIENCE, logs.tail(name)).await.unwrap_or_default(),
                 None => Vec::new(),
             };
-            drop(inward.send(Inward::Show { one, changed, output, reply }));
+            drop(inward.send(Inward::Show { one, output, reply }));
+        });
+    }
+
+    /// Begins a look at the files of these units, if it is time for one; [`Inward::Looked`] follows.
+    fn look(&self, names: Option<BTreeSet<Name>>) {
+        let Some(names) = names else { return };
+        let (disk, inward) = (self.disk.clone(), self.inward.clone());
+        let (set, sources) = (self.loading.set.clone(), self.loading.sources.clone());
+        let of = set.clone();
+        tokio::spawn(async move {
+            let looked = move || -> Vec<(Name, bool)> {
+                let changed = |name: Name| match set.changed_on_disk(&name, &sources) {
+                    Ok(changed) => Some((name, changed)),
+                    Err(unseen) => {
+                        tracing::debug!("cannot tell whether the files of {name} have changed: {unseen}");
+                        None
+                    }
+                };
+                names.into_iter().filter_map(changed).collect()
+            };
+            let found = disk.run(looked).await.unwrap_or_default();
+            drop(inward.send(Inward::Looked { of, found }));
         });
     }
 
     pub(super) fn inward(&mut self, inward: Inward) {
         match inward {
             Inward::Probed { instance, run, kind, outcome } => self.probed(instance, run, kind, outcome),
-            Inward::Show { one: None, changed, output: _, reply } => {
+            Inward::Gone(ticket) => {
+                tracing::debug!("a client is gone before its answer came; what it asked for goes on");
+                self.waiters.remove(&ticket);
+                self.handle(Input::Gone { ticket });
+            }
+            Inward::Looked { of, found } => {
+                // What was loaded meanwhile says more.
+                let current = Arc::ptr_eq(&of, &self.loading.set);
+                let begun = self.looks.ended(if current { found } else { Vec::new() });
+                self.look(begun);
+            }
+            Inward::Show { one: None, output: _, reply } => {
                 let names = self.engine.instances();
-                let views = names.iter().filter_map(|name| self.view(name, &changed, None)).collect();
+                let views = names.iter().filter_map(|name| self.view(name, None)).collect();
                 send(reply, Reply::List(views));
             }
-            Inward::Show { one: Some(name), changed, output, reply } => {
-                match self.view(&name, &changed, Some(output)) {
-                    Some(view) => send(reply, Reply::Unit(Box::new(view))),
-                    None => send(reply, no_such_unit(&name)),
-                }
-            }
+            Inward::Show { one: Some(name), output, reply } => match self.view(&name, Some(output)) {
+                Some(view) => send(reply, Reply::Unit(Box::new(view))),
+                None => send(reply, no_such_unit(&name)),
+            },
+            Inward::Execute(path) => self.execute(&path),
             Inward::Loaded { update, dry_run, result, reply } => self.loaded(update, dry_run, result, reply),
         }
     }
 
-    fn view(&self, name: &Name, changed: &BTreeSet<Name>, output: Option<Vec<String>>) -> Option<View> {
+    fn view(&self, name: &Name, output: Option<Vec<String>>) -> Option<View> {
         let in_list = output.is_none();
         let usage = self.host.usage(name, !in_list);
         let facts = Facts {
-            changed_on_disk: changed.contains(name),
+            changed_on_disk: self.looks.changed(name),
             memory_bytes: usage.memory_bytes,
             cpu_seconds: usage.cpu_seconds,
             tasks: usage.tasks,
@@ -304,10 +386,11 @@ impl Daemon {
             .filter(|problem| problem.severity == Severity::Warning)
             .map(|problem| problem.to_string())
             .collect();
+        let settings = settings::changed(&self.files, &self.loading, &loading);
         if dry_run {
             let changes = self.engine.preview(&loading.plan, update);
             if let Some(reply) = reply {
-                send(reply, Reply::Changes(Changes { dry_run: true, warnings, ..changes }));
+                send(reply, Reply::Changes(Changes { dry_run: true, settings, warnings, ..changes }));
             }
             return;
         }
@@ -318,9 +401,11 @@ impl Daemon {
             }
             return;
         }
-        let ticket = self.ticket(Waiter::Loaded(reply, warnings));
+        let ticket = self.ticket(Waiter::Loaded { reply, settings, warnings });
         let plan = loading.plan.clone();
+        self.configure(&loading);
         self.loading = loading;
+        self.looks.loaded();
         self.handle(Input::Load { plan, update, ticket: Some(ticket) });
     }
 
@@ -331,14 +416,18 @@ impl Daemon {
                 Some(done) => self.answer_done(reply, done),
                 None => drop(reply),
             },
-            (Some(Waiter::Loaded(reply, warnings)), Answer::Loaded(changes)) => {
-                tracing::info!("the files were read again");
-                if let Some(reply) = reply {
-                    send(reply, Reply::Changes(Changes { warnings, ..changes }));
+            (Some(Waiter::Loaded { reply, settings, warnings }), Answer::Loaded(changes)) => {
+                let keys = settings.join(", ");
+                let also = if keys.is_empty() { keys } else { format!("; of uphold.toml: {keys}") };
+                tracing::info!("the files were read again{also}");
+                match reply {
+                    Some(reply) => send(reply, Reply::Changes(Changes { settings, warnings, ..changes })),
+                    // Who sent SIGHUP reads the log.
+                    None => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
                 }
             }
             // Each ticket was given out with the waiter for its kind of answer.
-            (Some(Waiter::Done(_) | Waiter::Loaded(..)) | None, Answer::Done(_) | Answer::Loaded(_)) => {}
+            (Some(Waiter::Done(_) | Waiter::Loaded { .. }) | None, Answer::Done(_) | Answer::Loaded(_)) => {}
         }
     }
 
@@ -366,6 +455,7 @@ fn named(call: &Call) -> Option<&Name> {
         | Call::Events { unit: None, .. }
         | Call::Load { .. }
         | Call::Shutdown
+        | Call::Upgrade
         | Call::Version
         | Call::Health { .. } => None,
     }

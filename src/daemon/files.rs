@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::accounts;
+use crate::control::Permissions;
 use crate::plan::Plan;
 use crate::unit::trust::Trust;
-use crate::unit::{self, Config, Dir, Loaded, Name, Problem, Set, Severity, Sources, Unit};
+use crate::unit::{self, Config, Dir, Kind, Loaded, Name, Problem, Set, Severity, Sources, Unit};
 
 /// What a load depends on besides the files themselves.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Files {
     pub config: PathBuf,
     /// It was named, so it must exist.
     pub config_named: bool,
+    /// PID 1 of a machine has to start: what is wrong with the daemon config is said, and it is left out.
+    pub must_start: bool,
     /// Where units are looked for.
     pub dirs: Vec<Dir>,
     /// `--main`.
@@ -36,47 +40,94 @@ pub struct Loading {
     pub plan: Arc<Plan>,
     /// What it was read by.
     pub sources: Arc<Sources>,
+    /// Who may use the control API by it.
+    pub permissions: Permissions,
     /// What it found wrong and could go on with.
     pub warnings: Vec<Problem>,
 }
 
 impl Files {
-    /// Reads the daemon config; without one, every key has its default.
-    pub fn read_config(&self) -> Result<Config, Vec<Problem>> {
-        if self.config_named && !self.config.exists() {
+    /// Reads the daemon config; without one, every key has its default. With it comes what is wrong with one
+    /// that was left out.
+    pub fn read_config(&self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+        let config = if self.config_named && !self.config.exists() {
             let message = "cannot read the daemon config: there is no such file; correct --config".to_owned();
-            return Err(vec![plain_problem(self.config.clone(), message)]);
+            Err(vec![plain_problem(self.config.clone(), message)])
+        } else {
+            unit::config(&self.config, &self.trust)
+        };
+        match config {
+            Ok(config) => Ok((config, Vec::new())),
+            Err(problems) if self.must_start => Ok((Config::default(), problems)),
+            Err(problems) => Err(problems),
         }
-        unit::config(&self.config, &self.trust)
     }
 
     /// Reads everything. `lenient`: units with an error, and those that cannot do without them, are left
     /// out and their problems come as warnings.
     pub fn load(&self, lenient: bool) -> Result<Loading, Vec<Problem>> {
-        let config = self.read_config()?;
+        let (config, mut problems) = self.read_config()?;
         let main = self.main.clone().or_else(|| config.main.clone());
         let sources = Sources {
             dirs: self.dirs.clone(),
             config,
-            main: main.clone(),
+            main,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
         };
-        let (set, problems) = unit::load(&sources);
-        self.order(set, problems, sources, main, lenient)
+        let (set, more) = unit::load(&sources);
+        problems.extend(more);
+        self.order(set, problems, sources, lenient)
     }
 
-    /// Reads these unit files and no directories, for `check`. What they require must be among them.
+    /// Reads these unit files, for `check`, and of the directories only what they lead to. What is said is
+    /// about them, and about what keeps them from being loaded.
     pub fn load_these(&self, files: &[PathBuf]) -> Result<Loading, Vec<Problem>> {
         let sources = Sources {
-            dirs: Vec::new(),
-            config: self.read_config()?,
+            dirs: self.dirs.clone(),
+            config: self.read_config()?.0,
             main: None,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
         };
         let (set, problems) = unit::check_files(&sources, files);
-        self.order(set, problems, sources, None, false)
+        let theirs = |problem: &Problem| match &problem.unit {
+            Some(name) => files.iter().any(|file| unit::named_by(file).as_ref() == Some(name)),
+            None => true,
+        };
+        let about = |mut problems: Vec<Problem>| {
+            problems.retain(|problem| problem.severity == Severity::Error || theirs(problem));
+            problems
+        };
+        match self.order(set, problems, sources, false) {
+            Ok(loading) => Ok(Loading { warnings: about(loading.warnings), ..loading }),
+            Err(problems) => Err(about(problems)),
+        }
+    }
+
+    /// What keeps this name from being that of the main unit.
+    fn main_problem(&self, set: &Set, config: &Config, main: &Name) -> Option<Problem> {
+        let (severity, why, help) = match set.units.get(main) {
+            None if set.broken.contains(main) => return None,
+            None => {
+                let near = set.nearest(main).map(|near| format!("did you mean `{near}`?"));
+                (Severity::Error, "no unit has that name", near)
+            }
+            Some(loaded) if loaded.masked => {
+                (Severity::Warning, "it is masked: it is not started and never ends", None)
+            }
+            Some(loaded) if loaded.unit.kind == Kind::Group => {
+                let help = "name the unit whose end is meant".to_owned();
+                (Severity::Error, "it is a group, which has no process that ends", Some(help))
+            }
+            Some(_) => return None,
+        };
+        Some(if self.main.is_some() {
+            let message = format!("cannot run with --main {main}: {why}");
+            Problem { severity, help, ..plain_problem(PathBuf::new(), message) }
+        } else {
+            config.problem(severity, "main", None, format!("`{main}` cannot be the main unit: {why}"), help)
+        })
     }
 
     /// The units that an uphold before ran, for a start that must not abandon them whatever the files say.
@@ -93,7 +144,7 @@ impl Files {
         {
             set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone())));
         }
-        self.order(set, Vec::new(), sources, None, true)
+        self.order(set, Vec::new(), sources, true)
     }
 
     fn order(
@@ -101,7 +152,6 @@ impl Files {
         mut set: Set,
         mut problems: Vec<Problem>,
         sources: Sources,
-        main: Option<Name>,
         lenient: bool,
     ) -> Result<Loading, Vec<Problem>> {
         if let Some(command) = &self.command {
@@ -112,13 +162,10 @@ impl Files {
             }
             add_command(&mut set, command.clone());
         }
-        if let Some(main) = main.filter(|main| !set.units.contains_key(main) && !set.broken.contains(main)) {
-            let file = sources.dirs.last().map(|dir| dir.path.clone()).unwrap_or_default();
-            problems.push(plain_problem(
-                file,
-                format!("cannot run the main unit: no unit is named `{main}`; correct --main or `main`"),
-            ));
-        }
+        let main = sources.main.as_ref();
+        problems.extend(main.and_then(|main| self.main_problem(&set, &sources.config, main)));
+        let permissions = accounts::permissions(&sources.config, &mut problems);
+        problems.extend(accounts::missing(&set));
         let fatal = |problem: &Problem| problem.severity == Severity::Error;
         let plan = loop {
             match Plan::new(&set) {
@@ -146,6 +193,7 @@ impl Files {
             set: Arc::new(set),
             plan: Arc::new(plan),
             sources: Arc::new(sources),
+            permissions,
             warnings: problems,
         })
     }
@@ -162,7 +210,7 @@ fn add_command(set: &mut Set, mut command: Unit) {
     set.units.insert(command.name.clone(), Arc::new(Loaded::synthetic(command)));
 }
 
-/// A problem of a whole file.
+/// A problem of a whole file; the empty path is for what no file says.
 pub fn plain_problem(file: PathBuf, message: String) -> Problem {
     Problem {
         severity: Severity::Error,

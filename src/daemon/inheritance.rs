@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{self, Before, Head, STATE_VERSION};
 use super::places::Places;
 use crate::engine::Saved;
-use crate::host::{self, World};
+use crate::host::{self, Crashes, Inherited, Lock, LockError, World};
 
 /// Found once the runtime directory is locked.
 #[derive(Debug)]
@@ -17,35 +17,70 @@ pub struct Inheritance {
     pub same: bool,
     /// Sixteen hex digits that mark all that this line of upholds has started.
     pub token: String,
+    /// Which image of this process this is, from 1 on.
+    pub image: u32,
+    /// What children get for RLIMIT_NOFILE, if uphold has raised its own.
+    pub nofile: Option<(u64, u64)>,
     /// Where the cgroups of its runs are.
     pub cgroups: Option<PathBuf>,
     /// `None`: nobody could tell later whose pids these are, so nothing is kept.
     pub world: Option<World>,
+    /// How often and why this process has crashed.
+    pub crashes: Crashes,
+    /// What the image before has left open.
+    pub descriptors: Inherited,
     /// What there is to say.
     pub complaint: Option<String>,
+    /// Held for as long as uphold runs; `None`: there is no runtime directory.
+    _lock: Option<Lock>,
 }
 
 impl Inheritance {
-    /// Reads what there is; what is of no use is set aside.
-    pub fn find(places: &Places) -> Inheritance {
-        let world = host::world();
-        let none = Inheritance {
+    /// Locks the runtime directory and reads what there is; what is of no use is set aside.
+    pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, LockError> {
+        let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
+        let lock = lock.transpose()?;
+        let Some(private) = places.private.as_deref() else {
+            return Ok(Inheritance::nothing(descriptors, lock));
+        };
+        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock));
+        match host::catch_crashes(private, !found.same) {
+            Ok(crashes) => found.crashes = crashes,
+            Err(error) => {
+                let lack =
+                    format!("cannot keep a page for crashes: {error}; uphold survives none of its own");
+                found.complaint.get_or_insert(lack);
+            }
+        }
+        Ok(found)
+    }
+
+    fn nothing(descriptors: Inherited, lock: Option<Lock>) -> Inheritance {
+        Inheritance {
             state: None,
             same: false,
             token: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
+            image: 1,
+            nofile: None,
             cgroups: None,
-            world,
+            world: host::world(),
+            crashes: Crashes::default(),
+            descriptors,
             complaint: None,
-        };
-        let Some(private) = places.private.as_deref() else { return none };
+            _lock: lock,
+        }
+    }
+
+    fn read(private: &Path, none: Inheritance) -> Inheritance {
         let own = (std::process::id(), host::own_start());
         match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
+                let (image, nofile) = if same { (head.image + 1, head.nofile) } else { (1, None) };
                 let (token, cgroups) = (head.token, head.cgroups);
-                Inheritance { state: Some(state), same, token, cgroups, ..none }
+                Inheritance { state: Some(state), same, token, image, nofile, cgroups, ..none }
             }
             Before::Useless(why) => {
                 let place = match journal::set_aside(private) {
@@ -55,6 +90,14 @@ impl Inheritance {
                 let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
                 Inheritance { complaint: Some(complaint), ..none }
             }
+        }
+    }
+
+    /// Closes what the image before has left open, once all was taken over.
+    pub fn close_descriptors(&mut self) {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        if self.same {
+            descriptors.close();
         }
     }
 
@@ -68,6 +111,8 @@ impl Inheritance {
             pid: std::process::id(),
             start: host::own_start(),
             release: env!("CARGO_PKG_VERSION").to_owned(),
+            image: self.image,
+            nofile: self.nofile,
         }
     }
 }

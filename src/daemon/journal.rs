@@ -44,6 +44,10 @@ pub struct Head {
     pub start: u64,
     /// Its release.
     pub release: String,
+    /// Which image of that process it is, from 1 on: each upgrade and each crash makes one more.
+    pub image: u32,
+    /// Soft and hard RLIMIT_NOFILE as the first image found them, if it raised its own: what children get.
+    pub nofile: Option<(u64, u64)>,
 }
 
 /// What an uphold before has left.
@@ -92,6 +96,17 @@ pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) 
         }
     }
     Before::State(Box::new((head, state)))
+}
+
+/// Why this binary cannot go on from what stands there; `None`: it can.
+pub fn refuses(private: &Path) -> Option<String> {
+    let world = crate::host::world();
+    // Whose it is does not matter: it is for the process that has asked.
+    match read(private, world.as_ref(), (0, 0), false) {
+        Before::Nothing => Some("there is none".to_owned()),
+        Before::State(_) => None,
+        Before::Useless(why) => Some(why),
+    }
 }
 
 /// Moves what is of no use out of the way, for who wants to look at it.

@@ -1,42 +1,44 @@
 //! From arguments to a running loop, and from its end to an exit status.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::files::{self, Files, Loading};
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
+use super::listener::listen;
 use super::places::{self, Places};
+use super::settings::Settings;
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Manager, manager, signals};
-use crate::control::{self, Peer, Permissions};
-use crate::engine::{Engine, Input, Settings};
-use crate::host::{self, Host};
+use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager, signals};
+use crate::control;
+use crate::engine::{self, Engine, Input};
+use crate::failpoint;
+use crate::host::{self, Host, Inherited};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::unit::trust::Trust;
-use crate::unit::{Config, Inherit, Name, OnEnd, Output, Policy, Problem, Severity, Signal, Unit};
+use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// How long a client may take at the end to read what is left of its answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the files of endpoints may take at the end, to be removed.
+const LAST_ENDPOINTS: Duration = Duration::from_secs(2);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
-
-/// unix(7): `sun_path` has 108 bytes, one of which ends it.
-const LONGEST_SOCKET: usize = 107;
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
@@ -84,8 +86,10 @@ fn refuse_units(problems: &[Problem]) -> Refusal {
 /// `uphold run` and `uphold init`.
 pub fn run(options: Options) -> ExitCode {
     let boot = options.init.is_some() && host::is_pid1() && !host::in_container();
-    for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
-        complain(&format!("uphold: {complaint}"));
+    if boot {
+        let mounts = host::mount_api_file_systems();
+        let complaints = mounts.into_iter().chain(host::raise_loopback()).chain(host::hear_ctrl_alt_del());
+        complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
     let end = match start(&options, boot) {
         Ok(end) => end,
@@ -108,21 +112,30 @@ struct End {
     reboot: bool,
 }
 
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     // Where stderr is gone there is nobody to tell.
     drop(writeln!(io::stderr(), "{text}"));
 }
 
 fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
+    let descriptors = Inherited::collect();
+    failpoint::arm(host::act);
+    if let Err(error) = host::prepare_reexec() {
+        complain(&format!(
+            "uphold: cannot find its own binary: {error}; it survives no crash and no upgrade"
+        ));
+    }
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
-    let signals = signals::start()
+    let signals = host::handle_faults()
+        .and_then(signals::start)
         .map_err(|error| refuse(format!("uphold: cannot start the thread for signals: {error}")))?;
     host::unblock_signals();
     let container = options.init.is_some() && host::in_container();
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
         config_named: options.config.is_some(),
+        must_start: boot,
         dirs: places::unit_dirs(host::uid(), &options.units),
         main: options.main.clone(),
         trust: Trust {
@@ -136,12 +149,10 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     };
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
         .map_err(|error| refuse(format!("uphold: {error}")))?;
-    let lock = match &places.runtime {
-        Some(dir) => Some(host::lock_runtime_dir(dir).map_err(|error| refuse(format!("uphold: {error}")))?),
-        None => None,
-    };
-    let before = Inheritance::find(&places);
-    let Read { config, loading, complaints } = read_files(&files, options.lenient || boot, &before)?;
+    let mut before =
+        Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
+    let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;
+    let config = &loading.sources.config;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
     for lack in &places.lacks {
@@ -150,7 +161,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     for problem in &loading.warnings {
         tracing::warn!("{problem}");
     }
-    for complaint in complaints.iter().chain(&before.complaint) {
+    for complaint in complaint.iter().chain(&before.complaint) {
         tracing::warn!("{complaint}");
     }
     if loading.set.units.is_empty() {
@@ -163,36 +174,36 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .enable_all()
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
-    let end = runtime.block_on(live(options, files, loading, config, places, before, signals));
+    let own_log = voice.clone();
+    let end = runtime.block_on(live(options, files, loading, own_log, places, &mut before, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
-    drop(lock);
+    drop(before);
     end
 }
 
-/// What the files say, or what ran before if they say nothing that is right.
-struct Read {
-    config: Config,
-    loading: Loading,
-    complaints: Vec<String>,
-}
-
-/// A first start with a bad file starts nothing. One that takes over goes on with the units that run.
-fn read_files(files: &Files, lenient: bool, before: &Inheritance) -> Result<Read, Refusal> {
-    let read = files.read_config().and_then(|config| Ok((config, files.load(lenient)?)));
-    let (problems, state) = match (read, &before.state) {
-        (Ok((config, loading)), _) => return Ok(Read { config, loading, complaints: Vec::new() }),
-        (Err(problems), Some(state)) if !state.is_empty() => (problems, state),
-        (Err(problems), _) => return Err(refuse_units(&problems)),
+/// What the files say, or what ran before if they say nothing that is right, and then why. A first start with
+/// a bad file starts nothing; one that takes over goes on with the units that run.
+fn read_files(
+    files: &Files,
+    lenient: bool,
+    before: &Inheritance,
+) -> Result<(Loading, Option<String>), Refusal> {
+    let problems = match files.load(lenient) {
+        Ok(loading) => return Ok((loading, None)),
+        Err(problems) => problems,
+    };
+    let Some(state) = before.state.as_ref().filter(|state| !state.is_empty()) else {
+        return Err(refuse_units(&problems));
     };
     let what = "the files have errors: going on with the units that ran before, as they were";
-    let complaints = vec![format!("{}\n{what}", files::render(&problems))];
+    let complaint = format!("{}\n{what}", files::render(&problems));
     let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
-    Ok(Read { config: Config::default(), loading, complaints })
+    Ok((loading, Some(complaint)))
 }
 
 /// Where units were looked for in vain, and what would do.
-fn no_units(files: &Files) -> String {
+pub(super) fn no_units(files: &Files) -> String {
     if files.dirs.is_empty() {
         return "there are no units: neither HOME nor XDG_CONFIG_HOME is set; name their directory with --units"
             .to_owned();
@@ -202,7 +213,7 @@ fn no_units(files: &Files) -> String {
 }
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
-fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
@@ -219,7 +230,7 @@ fn command_unit(init: &Init) -> Result<Option<Unit>, Refusal> {
         .map_err(|word| refuse(format!("uphold: cannot run COMMAND: {} is no UTF-8", word.display())))?;
     let name = Name::new("command").map_err(|error| refuse(error.to_string()))?;
     let mut unit = Unit::new(name);
-    unit.description = format!("COMMAND of init: {}", command.join(" "));
+    unit.description = "COMMAND of init".to_owned();
     unit.command = command;
     unit.inherit_environment = Inherit::All;
     unit.umask = umask().unwrap_or(unit.umask);
@@ -244,9 +255,9 @@ async fn live(
     options: &Options,
     files: Files,
     loading: Loading,
-    config: Config,
+    voice: Voice,
     places: Places,
-    mut before: Inheritance,
+    before: &mut Inheritance,
     signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
@@ -255,11 +266,12 @@ async fn live(
     if let Err(error) = host::become_subreaper() {
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
+    before.nofile = before.nofile.or_else(host::raise_nofile);
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
         token: before.token.clone(),
-        nofile: host::raise_nofile(),
+        nofile: before.nofile,
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
         } else {
@@ -272,16 +284,18 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let logs = Logs::start(log_settings, notices_in).map_err(|error| fail("the log thread", error))?;
+    let lasting = places.private.as_deref().and_then(lasting::of);
+    let logs =
+        Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
-    let settings = Settings {
+    let settings = engine::Settings {
         seed: random(),
         main: loading.sources.main.clone(),
         command: command.clone(),
         command_timeout: init.and_then(|init| init.stop_timeout),
-        shutdown_timeout: config.shutdown_timeout,
+        shutdown_timeout: loading.sources.config.shutdown_timeout,
         sweep: init.is_some(),
     };
     let state = before.state.take();
@@ -301,11 +315,16 @@ async fn live(
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
-    if let Some(path) = &socket {
-        let permissions = permissions(&config);
-        listen(path, control::Server::new(permissions, requests_in))
-            .map_err(|error| fail(&format!("the control API at {}", path.display()), error))?;
-    }
+    let (permissions, permitted) = watch::channel(loading.permissions.clone());
+    let server = Arc::new(control::Server::new(permitted, requests_in));
+    let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
+        Some(path) => {
+            let waiting = if before.same { before.descriptors.take_listener(path) } else { None };
+            let accepting = listen(path, waiting, server.clone());
+            Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
+        }
+        None => None,
+    };
     let mut daemon = Daemon {
         engine,
         journal,
@@ -313,8 +332,12 @@ async fn live(
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
+        looks: Looks::default(),
+        board: Board::start(places.runtime.as_deref())
+            .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,
+        settings: Settings { voice, permissions },
         command,
         events: broadcast::channel(1024).0,
         waiters: HashMap::new(),
@@ -323,22 +346,37 @@ async fn live(
         inward,
         manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
         watchdog: manager::interval(),
+        image: before.image,
+        private: places.private.clone(),
+        plain: before.crashes.too_many,
+        upgrading: None,
+        poison: HashSet::new(),
         reboot: false,
         exit: None,
     };
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.take_over();
+    before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     if resumes {
         daemon.resume();
     }
+    daemon.say_how_it_came(before);
     daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
+    daemon.board.finish(LAST_ENDPOINTS);
     daemon.logs.finish(LAST_LINES).await;
+    let reboot = daemon.reboot;
+    // With them ends what is followed and what is waited for.
+    drop((daemon, ears));
+    if let Some(accepting) = accepting {
+        accepting.abort();
+        server.finish(LAST_ANSWERS).await;
+    }
     if let Some(path) = socket {
         drop(std::fs::remove_file(path));
     }
@@ -346,98 +384,5 @@ async fn live(
         journal::remove(private);
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
-    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot: daemon.reboot })
-}
-
-fn permissions(config: &Config) -> Permissions {
-    let resolve = |names: &[String]| {
-        names
-            .iter()
-            .filter_map(|name| {
-                let found = host::group_id(name);
-                if found.is_none() {
-                    tracing::warn!(
-                        "cannot admit group `{name}` to the control API: /etc/group has no such group"
-                    );
-                }
-                found
-            })
-            .collect()
-    };
-    Permissions { uid: host::uid(), admin: resolve(&config.admin_groups), read: resolve(&config.read_groups) }
-}
-
-/// Accepts connections in a task of its own. The lock is held, so whatever lies at the path is stale.
-fn listen(path: &Path, server: control::Server) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let length = path.as_os_str().len();
-    if length > LONGEST_SOCKET {
-        let what = format!("its path has {length} bytes, and that of a socket may have {LONGEST_SOCKET}");
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{what}; name a shorter directory with --runtime-dir"),
-        ));
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    tokio::spawn(async move {
-        let mut failing = false;
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    failing = false;
-                    match host::peer(&stream) {
-                        Ok((pid, uid, gids)) => server.serve(stream, Peer { pid, uid, gids }),
-                        Err(error) => tracing::debug!("cannot tell who a client is: {error}"),
-                    }
-                }
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!("cannot accept a client: {error}; trying again every second");
-                    }
-                    failing = true;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    });
-    Ok(())
-}
-
-/// `uphold check`: everything that is wrong with files.
-pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
-    let uid = host::uid();
-    let trust = Trust { uid, owners: Vec::new(), lenient: false, read_only: host::read_only_mount };
-    let files = Files {
-        config: places::default_config(uid),
-        config_named: false,
-        dirs: places::unit_dirs(uid, dirs),
-        main: None,
-        trust,
-        environment: environment(),
-        command: None,
-    };
-    let result = if unit_files.is_empty() { files.load(false) } else { files.load_these(unit_files) };
-    let (units, problems) = match result {
-        Ok(loading) => (Some(loading.set.units.len()), loading.warnings),
-        Err(problems) => (None, problems),
-    };
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    if !problems.is_empty() {
-        complain(&files::render(&problems));
-    }
-    if units == Some(0) && unit_files.is_empty() {
-        complain(&no_units(&files));
-    }
-    let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    let mut said = vec![plural(errors, "error"), plural(warnings, "warning")];
-    if let Some(units) = units {
-        said.insert(0, plural(units, "unit"));
-    }
-    drop(writeln!(io::stdout(), "{}", said.join(", ")));
-    if errors == 0 && units.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
 }

@@ -3,12 +3,17 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Json, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{fmt, reload};
 
 use crate::unit::LogFormat;
 
@@ -23,9 +28,20 @@ enum Word {
 
 /// A way to stderr that never blocks.
 #[derive(Clone)]
-pub struct Voice {
+struct Out {
     words: SyncSender<Word>,
     lost: Arc<AtomicU64>,
+}
+
+/// Everything of the log but its level.
+type Base = fmt::Subscriber<DefaultFields, Form, LevelFilter, Out>;
+
+/// uphold's own log. What it says, and how, can change as it runs.
+#[derive(Clone)]
+pub struct Voice {
+    out: Out,
+    level: reload::Handle<LevelFilter, Base>,
+    json: Arc<AtomicBool>,
 }
 
 impl Voice {
@@ -35,24 +51,69 @@ impl Voice {
         let lost = Arc::new(AtomicU64::new(0));
         let count = lost.clone();
         std::thread::Builder::new().name("uphold-voice".to_owned()).spawn(move || speak(&queue, &count))?;
-        let voice = Voice { words, lost };
-        // The config allows only the five words that parse.
-        let level = level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-        let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false);
+        let out = Out { words, lost };
+        let json = Arc::new(AtomicBool::new(format == LogFormat::Json));
+        let base = fmt()
+            .event_format(Form::new(json.clone()))
+            .with_writer(out.clone())
+            .with_max_level(LevelFilter::TRACE)
+            .finish();
+        let (filter, handle) = reload::Layer::new(filter(level));
         // A second voice in one process keeps the first: both end at stderr.
-        let set = match format {
-            LogFormat::Text => builder.with_ansi(false).with_writer(voice.clone()).try_init(),
-            LogFormat::Json => builder.json().with_writer(voice.clone()).try_init(),
-        };
-        drop(set);
-        Ok(voice)
+        drop(tracing::subscriber::set_global_default(base.with(filter)));
+        Ok(Voice { out, level: handle, json })
+    }
+
+    /// From now on it says this much, in this form.
+    pub fn tune(&self, level: Option<&str>, format: LogFormat) {
+        self.json.store(format == LogFormat::Json, Ordering::Relaxed);
+        // Fails only for a second voice in one process, whose log is the first's.
+        drop(self.level.reload(filter(level)));
     }
 
     /// Waits until what was said is written, at most that long.
     pub fn flush(&self, limit: Duration) {
         let (done, written) = sync_channel(1);
-        if self.words.try_send(Word::Flush(done)).is_ok() {
+        if self.out.words.try_send(Word::Flush(done)).is_ok() {
             let _ = written.recv_timeout(limit);
+        }
+    }
+}
+
+fn filter(level: Option<&str>) -> LevelFilter {
+    // The config allows only the five words that parse.
+    level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO)
+}
+
+/// How a line looks: either form, whichever is wanted by then.
+struct Form {
+    json: Arc<AtomicBool>,
+    lines: Format<Full>,
+    objects: Format<Json>,
+}
+
+impl Form {
+    fn new(json: Arc<AtomicBool>) -> Form {
+        let format = fmt::format().with_target(false).with_ansi(false);
+        Form { json, lines: format.clone(), objects: format.json() }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Form
+where
+    S: Subscriber + for<'l> LookupSpan<'l>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        if self.json.load(Ordering::Relaxed) {
+            self.objects.format_event(context, writer, event)
+        } else {
+            self.lines.format_event(context, writer, event)
         }
     }
 }
@@ -71,7 +132,7 @@ fn speak(queue: &Receiver<Word>, lost: &AtomicU64) {
     }
 }
 
-impl Write for Voice {
+impl Write for Out {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.words.try_send(Word::Line(line.to_owned())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -84,9 +145,9 @@ impl Write for Voice {
     }
 }
 
-impl<'a> MakeWriter<'a> for Voice {
-    type Writer = Voice;
-    fn make_writer(&'a self) -> Voice {
+impl<'a> MakeWriter<'a> for Out {
+    type Writer = Out;
+    fn make_writer(&'a self) -> Out {
         self.clone()
     }
 }

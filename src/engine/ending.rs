@@ -65,6 +65,14 @@ impl Engine {
         }
     }
 
+    /// The daemon config was read again. An end that has begun keeps its rules.
+    pub(super) fn configure(&mut self, main: Option<Name>, shutdown_timeout: Option<Duration>) {
+        if self.ending.is_none() {
+            self.settings.main = main;
+            self.settings.shutdown_timeout = shutdown_timeout;
+        }
+    }
+
     fn begin_ending(&mut self, now: Time, effects: &mut Vec<Effect>, status: i32) {
         if self.ending.is_some() {
             return;

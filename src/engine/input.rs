@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoints::Endpoints;
 use super::view::{Changes, Done, Event};
 use crate::plan::Plan;
 use crate::unit::{Name, Probe, ProbeKind, Scope, Signal, Unit};
@@ -95,6 +96,15 @@ pub enum Input {
         /// In a sentence.
         message: String,
     },
+    /// The same of uphold itself.
+    Own {
+        /// An event's reason, as `Crashed`.
+        reason: &'static str,
+        /// `true`: a Warning.
+        warning: bool,
+        /// In a sentence.
+        message: String,
+    },
     /// New files were read and are right: the first plan, `daemon-reload`, or `update`.
     Load {
         /// What they say.
@@ -103,6 +113,13 @@ pub enum Input {
         update: bool,
         /// Who waits for the [`Answer`], if anyone.
         ticket: Option<Ticket>,
+    },
+    /// What the daemon config says of uphold itself changed. Nothing changes once the end has begun.
+    Configure {
+        /// [`Settings::main`](super::Settings::main)
+        main: Option<Name>,
+        /// [`Settings::shutdown_timeout`](super::Settings::shutdown_timeout)
+        shutdown_timeout: Option<Duration>,
     },
     /// What an operator asks for. All names exist: the daemon has looked.
     Command {
@@ -117,12 +134,41 @@ pub enum Input {
         /// Who waits for the answer.
         ticket: Ticket,
     },
+    /// Who waited for this answer is gone, and no answer follows; what was asked for goes on.
+    Gone {
+        /// Whose.
+        ticket: Ticket,
+    },
     /// Stop everything in order and end; the second one kills at once.
     Shutdown,
     /// uphold itself got a signal in `init -- COMMAND`: it is COMMAND's.
     Forward(Signal),
     /// After [`Effect::Sweep`]: no child of uphold is left.
     Childless,
+}
+
+impl Input {
+    /// What it is, in a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Input::Tick => "tick",
+            Input::Spawned { .. } => "spawned",
+            Input::SpawnFailed { .. } => "spawn-failed",
+            Input::Exited { .. } => "exited",
+            Input::Left { .. } => "left",
+            Input::Emptied { .. } => "emptied",
+            Input::Probed { .. } => "probed",
+            Input::Notice { .. } => "notice",
+            Input::Own { .. } => "own",
+            Input::Load { .. } => "load",
+            Input::Configure { .. } => "configure",
+            Input::Command { .. } => "command",
+            Input::Gone { .. } => "gone",
+            Input::Shutdown => "shutdown",
+            Input::Forward(_) => "forward",
+            Input::Childless => "childless",
+        }
+    }
 }
 
 /// What an operator can ask for.
@@ -161,7 +207,8 @@ pub enum Goal {
 pub struct SpawnFailure {
     /// What was being set up, in words that follow "cannot start web: ", as `setting the user`.
     pub stage: String,
-    /// Why, in a sentence, as `no user named wwww-data`.
+    /// Why, in a sentence, as `no user named wwww-data`. It may name a program or a file, and has in it neither
+    /// an argument nor what stands in an environment file: everybody who may look reads it.
     pub message: String,
     /// For want of something passing (EAGAIN, ENOMEM, EMFILE, ENFILE, ETXTBSY): tried again, no crash.
     pub passing: bool,
@@ -185,14 +232,14 @@ pub enum Exit {
     Unknown,
 }
 
-/// One attempt of a probe.
+/// One attempt of a probe. Everybody who may look reads the texts: no argument of a command stands in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It passed.
     Success,
     /// It passed, and there is something to say.
     Warning(String),
-    /// It failed; the text is the kubelet's.
+    /// It failed; the text is the kubelet's, less a command's arguments.
     Failure(String),
     /// The supervisor could not try (EMFILE, ENOMEM, EAGAIN): thrown away.
     Error(String),
@@ -280,9 +327,16 @@ pub enum Effect {
         /// Whose.
         instance: Name,
     },
+    /// Where a service can be reached, and whether it should be, is not what it was.
+    Endpoints {
+        /// Whose.
+        instance: Name,
+        /// What is so now; `None`: there is no service any more.
+        endpoints: Option<Box<Endpoints>>,
+    },
     /// An event was recorded or counted on.
     Event(Event),
-    /// A request came to its end.
+    /// A request came to its end. Once a ticket, unless its asker was `Gone` before.
     Answer {
         /// Whose.
         ticket: Ticket,

@@ -1,6 +1,5 @@
 //! One instance: the states it can be in, each with what exists in it, and the facts that others go by.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
+use super::endpoints::Offer;
 use super::input::{Effect, Exit, Run, SpawnFailure};
 use super::probes::Workers;
 use super::random::Random;
@@ -41,14 +41,18 @@ pub(super) struct Instance {
     /// longer waits.
     pub(super) tried: bool,
     pub(super) last_run: Option<Run>,
-    /// The end of the last run that ended.
+    /// The end of the last run of which nothing is left: what is decided by.
     pub(super) ended: Option<Ended>,
+    /// The last ends of main processes, oldest first: what is shown.
     pub(super) exits: VecDeque<LastExit>,
     /// It has just become `failed` or `completed`: `on_end` is looked at once.
     pub(super) final_end: bool,
     /// What it showed to others when they last looked.
     #[serde(skip)]
     pub(super) shown: Face,
+    /// What a proxy was last told of it.
+    #[serde(skip)]
+    pub(super) offered: Option<Offer>,
     /// The deadline that stands in the engine's index.
     #[serde(skip)]
     pub(super) indexed: Option<Mono>,
@@ -71,10 +75,30 @@ pub(super) enum State {
     Stopping(Box<Stopping>),
     /// Restarted by itself at that time.
     Backoff(Pause),
-    /// Not restarted: why, in a word of the API's `reason`.
-    Failed(Cow<'static, str>),
+    /// Not restarted.
+    Failed(Final),
     /// Ended with success, and not restarted.
     Completed,
+}
+
+/// Why it is not restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Final {
+    ExceptCode,
+    RestartLimit,
+    /// The policy does not restart after such an end.
+    Policy(ExitReason),
+}
+
+impl Final {
+    /// In a word of the API's `reason`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Final::ExceptCode => "ExceptCode",
+            Final::RestartLimit => "RestartLimit",
+            Final::Policy(reason) => reason.as_str(),
+        }
+    }
 }
 
 /// Why an instance is inactive.
@@ -273,6 +297,7 @@ impl Instance {
             exits: VecDeque::new(),
             final_end: false,
             shown: Face::default(),
+            offered: None,
             indexed: None,
         }
     }
@@ -402,12 +427,12 @@ impl Instance {
         self.ended.as_ref().map(Ended::status)
     }
 
-    pub(super) fn record_end(&mut self, ended: Ended, started: Option<Wall>) {
+    /// Shows an end from now on: once a run, at the end of its main process, whatever is left of it.
+    pub(super) fn show_end(&mut self, ended: &Ended, started: Option<Wall>) {
         if self.exits.len() >= EXITS {
             self.exits.pop_front();
         }
         self.exits.push_back(ended.shown(started));
-        self.ended = Some(ended);
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod backoff;
 mod ending;
+mod endpoints;
 mod events;
 mod input;
 mod instance;
@@ -37,12 +38,13 @@ use instance::{Instance, Step};
 use random::Random;
 use requests::Request;
 
+pub use endpoints::{Address, Endpoints};
 pub use input::*;
 pub use saved::{Saved, SoFar, Taken};
 pub use time::{Mono, Time, Wall};
 pub use view::{Changes, Done, DoneResult, Event, EventKind, ExitReason, LastExit, StateName, View, Wanted};
 
-/// What an engine is told once.
+/// What an engine is told once; [`Input::Configure`] changes two of them later.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Seeds the jitter.
@@ -166,10 +168,17 @@ impl Engine {
                     step.event(&instance.name, kind, reason, &message);
                 });
             }
+            Input::Own { reason, warning, message } => {
+                let kind = if warning { EventKind::Warning } else { EventKind::Normal };
+                let event = self.events.record(now, &Name::uphold(), kind, reason, &message);
+                effects.push(Effect::Event(event));
+            }
             Input::Load { plan, update, ticket } => self.load(now, effects, plan, update, ticket),
+            Input::Configure { main, shutdown_timeout } => self.configure(main, shutdown_timeout),
             Input::Command { verb, instances, timeout, wait, ticket } => {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
             }
+            Input::Gone { ticket } => drop(self.requests.remove(&ticket)),
             Input::Shutdown => self.shut_down(now, effects),
             Input::Forward(signal) => self.forward(now, effects, signal),
             Input::Childless => self.childless(effects),
@@ -178,13 +187,7 @@ impl Engine {
     }
 
     fn tick(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let due: Vec<Name> = self
-            .deadlines
-            .iter()
-            .take_while(|(at, _)| *at <= now.mono)
-            .map(|(_, name)| name.clone())
-            .collect();
-        for name in due {
+        if let Some(name) = self.due(now.mono).cloned() {
             self.step(now, effects, &name, |instance, step| instance.advance(step));
         }
         self.tick_ending(now, effects);
@@ -210,6 +213,19 @@ impl Engine {
         };
         act(instance, &mut step);
         self.mark(name);
+    }
+
+    /// The instance that a [`Input::Tick`] is for now, if it is for one. Each is for one alone: a bug in what
+    /// it does must not hold up all others.
+    pub fn due(&self, now: Mono) -> Option<&Name> {
+        self.deadlines.first().filter(|(at, _)| *at <= now).map(|(_, name)| name)
+    }
+
+    /// Lets the deadline of the instance that is due pass, because what it leads to cannot be done.
+    pub fn pass_by(&mut self, now: Mono) {
+        if self.due(now).is_some() {
+            self.deadlines.pop_first();
+        }
     }
 
     /// When [`Input::Tick`] is due at the latest; `None`: never.

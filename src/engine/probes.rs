@@ -45,7 +45,7 @@ pub(super) struct Worker {
     /// missed tick which a kubelet's ticker keeps.
     next: Mono,
     pub(super) in_flight: bool,
-    /// Reached a threshold that ends it for this run.
+    /// Reached a threshold that ends it for this run; what it counted is over too (PROBES section 3).
     held: bool,
     pub(super) published: Published,
     /// What the last counted attempts were, and how many in a row.
@@ -115,7 +115,10 @@ impl Worker {
         }
         self.published = if passed { Published::Success } else { Published::Failure };
         match (self.kind, passed) {
-            (ProbeKind::Liveness, false) | (ProbeKind::Startup, true | false) => self.held = true,
+            (ProbeKind::Liveness, false) | (ProbeKind::Startup, true | false) => {
+                self.held = true;
+                self.consecutive = 0;
+            }
             (ProbeKind::Liveness, true) | (ProbeKind::Readiness, true | false) => {}
         }
         true

@@ -228,6 +228,6 @@ impl Changes {
             &self.restarted,
             &self.stopped,
         ];
-        lists.iter().all(|list| list.is_empty())
+        lists.iter().all(|list| list.is_empty()) && self.settings.is_empty()
     }
 }

@@ -21,6 +21,10 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+fn at(millis: u64) -> Wall {
+    Wall::from_nanos(i128::from(millis) * 1_000_000)
+}
+
 fn unit(text: &str, with: impl FnOnce(&mut Unit)) -> Unit {
     let mut unit = Unit::new(name(text));
     unit.command = vec!["/bin/true".to_owned()];
@@ -168,12 +172,21 @@ impl Script {
         format!("{}: {}", view.reason.unwrap_or_default(), view.message.unwrap_or_default())
     }
 
-    /// What was done since the last look, events apart.
+    /// What was done since the last look, events and endpoints apart.
     #[track_caller]
     fn did(&mut self, expected: &[&str]) -> &mut Script {
-        let done: Vec<String> =
-            std::mem::take(&mut self.done).into_iter().filter(|text| !text.starts_with("event")).collect();
+        let told = |text: &String| !text.starts_with("event ") && !text.starts_with("endpoints ");
+        let done: Vec<String> = std::mem::take(&mut self.done).into_iter().filter(told).collect();
         assert_eq!(done, expected, "at {} ms", self.now);
+        self
+    }
+
+    /// What was told of endpoints since the last look, and nothing else.
+    #[track_caller]
+    fn offered(&mut self, expected: &[&str]) -> &mut Script {
+        let done = std::mem::take(&mut self.done);
+        let offered: Vec<&str> = done.iter().filter_map(|text| text.strip_prefix("endpoints ")).collect();
+        assert_eq!(offered, expected, "at {} ms", self.now);
         self
     }
 
@@ -219,6 +232,12 @@ fn told(effect: &Effect) -> Option<String> {
         Effect::CancelProbe { instance, kind, .. } => format!("cancel {instance} {kind:?}"),
         Effect::Applied { instance, .. } => format!("applied {instance}"),
         Effect::Forget { instance } => format!("forget {instance}"),
+        Effect::Endpoints { instance, endpoints: Some(now) } => {
+            let words = [(now.ready, "ready"), (now.serving, "serving"), (now.terminating, "terminating")];
+            let words: Vec<&str> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+            format!("endpoints {instance}: {} {}", words.join("+"), now.reason.as_deref().unwrap_or("-"))
+        }
+        Effect::Endpoints { instance, endpoints: None } => format!("endpoints {instance}: none"),
         Effect::Event(event) => format!("event {} {}", event.unit, event.reason),
         Effect::Answer { ticket, answer: Answer::Done(done) } => {
             let done: Vec<String> = done
@@ -339,6 +358,32 @@ fn what_outlives_the_main_process_gets_sigterm_and_the_rest_of_the_time() {
 }
 
 #[test]
+fn an_exit_is_shown_when_it_happens_and_once_whatever_the_main_process_left_behind() {
+    let mut script = Script::new(vec![plain("web"), plain("told")]);
+    let exits = |script: &Script, unit: &str| {
+        let view = script.view(unit);
+        assert_eq!(view.last_exit.as_ref(), view.exits.last());
+        view.exits.iter().map(|exit| (exit.code, exit.reason)).collect::<Vec<_>>()
+    };
+    script.spawned("web").spawned("told").until(200).exited("web", Exit::Code(3)).left("web", &[7]);
+    assert_eq!((script.state("web"), script.view("web").pid), ("stopping", None));
+    let crash = (Some(3), ExitReason::Error);
+    assert_eq!(exits(&script, "web"), [crash]);
+    script.until(400).emptied("web");
+    assert_eq!((script.state("web"), exits(&script, "web")), ("starting", vec![crash]));
+    let last = script.view("web").last_exit.unwrap();
+    assert_eq!((last.started_at, last.finished_at), (Some(Wall::from_nanos(0)), at(200)));
+
+    script.spawn_failed("web", false);
+    assert_eq!(exits(&script, "web"), [crash, (Some(126), ExitReason::SpawnFailed)]);
+
+    script.command(Verb::Stop, &["told"]).exited("told", Exit::Code(0));
+    assert_eq!(exits(&script, "told"), [(Some(0), ExitReason::Stopped)]);
+    script.emptied("told");
+    assert_eq!(exits(&script, "told"), [(Some(0), ExitReason::Stopped)]);
+}
+
+#[test]
 fn what_a_crash_leaves_behind_is_cleaned_up_before_the_next_start() {
     let mut script = Script::new(vec![plain("web")]);
     script.spawned("web").until(20).exited("web", Exit::Code(0)).left("web", &[7, 8, 9]);
@@ -425,6 +470,25 @@ fn a_wait_ends_as_soon_as_its_goal_cannot_come() {
     script.until(30_000).did(&["kill web"]).until(40_000).did(&["survey web"]).left("web", &[7]);
     let stuck = "web Failed: 1 process of web live on, 10s after SIGKILL: pid 7";
     script.did(&[&format!("answer 2: {stuck}"), &format!("answer 5: {stuck}")]);
+}
+
+#[test]
+fn who_is_gone_is_answered_no_more_and_what_it_asked_for_goes_on() {
+    let mut script = Script::new(vec![plain("web")]);
+    script
+        .spawned("web")
+        .command(Verb::Wait(Goal::Failed), &["web"])
+        .command(Verb::Wait(Goal::Stopped), &["web"]);
+    script.command(Verb::Stop, &["web"]).done.clear();
+    for ticket in [2, 3] {
+        script.input(Input::Gone { ticket: Ticket(ticket) });
+    }
+    assert!(script.engine.requests.is_empty());
+    script.dies("web", 0).did(&[]).input(Input::Gone { ticket: Ticket(2) });
+    assert_eq!(
+        (script.state("web"), script.why("web").as_str()),
+        ("inactive", "StoppedByOperator: stopped by the operator")
+    );
 }
 
 #[test]
@@ -586,6 +650,18 @@ fn a_second_shutdown_kills_at_once_and_so_does_the_cap() {
 }
 
 #[test]
+fn a_new_cap_and_main_unit_count_until_the_end_has_begun() {
+    let units = || vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])];
+    let configured =
+        |main: &str, cap| Input::Configure { main: Some(name(main)), shutdown_timeout: Some(ms(cap)) };
+    let mut script = Script::new(units());
+    script.spawned("db").spawned("web").input(configured("web", 5000)).input(Input::Shutdown);
+    script.input(configured("db", 9000)).until(5000);
+    script.did(&["spawn db", "spawn web", "SIGTERM web", "kill db", "kill web"]);
+    script.dies("web", 3).dies("db", 4).did(&["exit 3"]);
+}
+
+#[test]
 fn a_sweep_ends_even_if_a_child_does_not() {
     let mut script = Script::with(Settings { sweep: true, ..Settings::default() }, vec![]);
     script.input(Input::Shutdown).did(&["sweep SIGTERM"]).until(30_000).did(&["sweep SIGKILL"]);
@@ -712,6 +788,23 @@ fn before_startup_succeeds_nothing_else_is_tried_and_then_readiness_at_once() {
         .did(&[])
         .until(31_500)
         .did(&["probe web Readiness"]);
+}
+
+#[test]
+fn a_probe_that_goes_on_hold_counts_from_nothing_again() {
+    let mut script = Script::new(vec![unit("web", |unit| {
+        let mut startup = probe(1000, 5).unwrap();
+        Arc::make_mut(&mut startup).success_threshold = 2;
+        unit.startup = Some(startup);
+    })]);
+    let shown = |script: &Script| {
+        let startup = script.view("web").probes.startup.unwrap();
+        (startup.result, startup.consecutive)
+    };
+    script.spawned("web").probed("web", ProbeKind::Startup, Outcome::Success);
+    assert_eq!(shown(&script), ("unknown".to_owned(), 1));
+    script.until(1000).probed("web", ProbeKind::Startup, Outcome::Success);
+    assert_eq!(shown(&script), ("success".to_owned(), 0));
 }
 
 #[test]
@@ -881,4 +974,93 @@ fn a_stop_waits_for_who_is_about_to_leave_because_of_one_between() {
     script.spawned("disk").spawned("db").spawned("web").dies("db", 1).done.clear();
     script.command(Verb::Restart, &["disk", "db"]).did(&["SIGTERM web"]);
     script.dies("web", 0).did(&["SIGTERM disk"]);
+}
+
+#[test]
+fn endpoints_are_told_from_the_first_start_on_and_at_each_change_only() {
+    let web = || {
+        unit("web", |unit| {
+            unit.autostart = false;
+            unit.readiness = probe(1000, 1);
+            unit.ports = [("http".to_owned(), 8080)].into();
+        })
+    };
+    let mut script = Script::new(vec![web()]);
+    script
+        .offered(&[])
+        .command(Verb::Start, &["web"])
+        .offered(&["web:  Starting"])
+        .spawned("web")
+        .offered(&[]);
+    script.probed("web", ProbeKind::Readiness, Outcome::Success).offered(&["web: ready+serving -"]);
+    script.until(1000).probed("web", ProbeKind::Readiness, Outcome::Success).offered(&[]);
+    let failure = || Outcome::Failure("refused".to_owned());
+    script.until(2000).probed("web", ProbeKind::Readiness, failure()).offered(&["web:  NotReady"]);
+    script.until(3000).probed("web", ProbeKind::Readiness, failure()).offered(&[]);
+    script.until(4000).probed("web", ProbeKind::Readiness, Outcome::Success);
+    // Readiness goes on while it is being stopped, and it is not ready whatever that says.
+    script.offered(&["web: ready+serving -"]).command(Verb::Stop, &["web"]);
+    script.offered(&["web: serving+terminating StoppedByOperator"]).until(5000);
+    script.probed("web", ProbeKind::Readiness, failure()).offered(&["web: terminating StoppedByOperator"]);
+    script.until(6000).probed("web", ProbeKind::Readiness, Outcome::Success);
+    script.offered(&["web: serving+terminating StoppedByOperator"]);
+    script.exited("web", Exit::Code(0)).offered(&["web: terminating StoppedByOperator"]);
+    script.emptied("web").offered(&["web:  StoppedByOperator"]);
+    script.load(vec![], false).did(&["answer 3: loaded", "forget web"]);
+}
+
+#[test]
+fn endpoints_name_what_readiness_checks_and_without_it_the_ports() {
+    let told = |unit: Unit| {
+        let mut engine = Engine::new(Settings::default());
+        let mut effects = Vec::new();
+        let now = Time { mono: Mono(0), wall: Wall::from_nanos(0) };
+        let load = Input::Load { plan: plan(vec![unit]), update: false, ticket: None };
+        engine.handle(now, load, &mut effects);
+        let endpoints = effects.into_iter().find_map(|effect| match effect {
+            Effect::Endpoints { endpoints, .. } => endpoints,
+            _ => None,
+        });
+        endpoints.map(|endpoints| serde_json::to_value(endpoints.addresses).unwrap().to_string())
+    };
+    let ports = || [("admin".to_owned(), 9090), ("http".to_owned(), 8080)].into();
+    let with = |check: Check| Some(Arc::new(Probe::new(check)));
+    let here = Endpoint::Port { host: None, port: 80, port_name: None };
+    let there = Endpoint::Port { host: Some("::1".to_owned()), port: 80, port_name: None };
+    let local = r#"[{"host":"127.0.0.1","port":9090},{"host":"127.0.0.1","port":8080}]"#;
+    let exec = Check::Exec { command: vec!["true".to_owned()] };
+    for (readiness, expected) in [
+        (with(Check::Tcp(here)), r#"[{"host":"127.0.0.1","port":80}]"#),
+        (with(Check::Tcp(there)), r#"[{"host":"::1","port":80}]"#),
+        (with(Check::Tcp(Endpoint::Unix("/run/app.sock".into()))), r#"[{"unix":"/run/app.sock"}]"#),
+        (with(exec), local),
+        (None, local),
+    ] {
+        let web = unit("web", |unit| (unit.ports, unit.readiness) = (ports(), readiness));
+        assert_eq!(told(web).as_deref(), Some(expected));
+    }
+    assert_eq!(told(plain("web")).as_deref(), Some("[]"));
+    assert_eq!(told(unit("job", |unit| unit.kind = Kind::Oneshot)), None);
+}
+
+#[test]
+fn endpoints_are_told_anew_when_what_readiness_checks_is() {
+    let web = |port| {
+        unit("web", |unit| {
+            let endpoint = Endpoint::Port { host: None, port, port_name: None };
+            unit.readiness = Some(Arc::new(Probe::new(Check::Tcp(endpoint))));
+        })
+    };
+    let mut script = Script::new(vec![web(80)]);
+    script.spawned("web").probed("web", ProbeKind::Readiness, Outcome::Success);
+    script.offered(&["web:  Starting", "web: ready+serving -"]).until(500);
+    script
+        .load(vec![web(80)], false)
+        .offered(&[])
+        .load(vec![web(81)], false)
+        .offered(&["web: ready+serving -"]);
+    script
+        .load(vec![unit("web", |unit| unit.kind = Kind::Oneshot)], true)
+        .offered(&["web: serving+terminating Restarting"]);
+    script.dies("web", 0).offered(&["web: terminating Restarting", "web: none"]);
 }

@@ -45,7 +45,7 @@ pub struct View {
     pub reason: Option<String>,
     /// The same in a sentence.
     pub message: Option<String>,
-    /// The exit before.
+    /// The end of the last main process that ended, at once, also while what it left is being cleaned up.
     pub last_exit: Option<LastExit>,
     /// The last ten, oldest first.
     pub exits: Vec<LastExit>,
@@ -293,6 +293,8 @@ pub struct Changes {
     pub restarted: Vec<Name>,
     /// Instances that are stopped (`update`).
     pub stopped: Vec<Name>,
+    /// Keys of the daemon config about uphold itself, as `log.level`: what they say now is in effect.
+    pub settings: Vec<String>,
     /// What `check` would warn about.
     pub warnings: Vec<String>,
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::slots::{self, Record};
-use super::{kin, sys};
+use super::{Inherited, kin, sys};
 use crate::unit::Signal;
 
 /// How long the children of a dead uphold may take to go once they got SIGKILL.
@@ -59,7 +59,8 @@ struct Holder {
 /// Takes the lock of a runtime directory, which then says who has it. The kernel lets go of it when uphold
 /// ends, however that is. Where a dead uphold has left children that have not executed their command yet,
 /// these are ended first.
-pub fn lock_runtime_dir(dir: &Path) -> Result<Lock, LockError> {
+/// The image before this one in the same process has left its lock open: then that goes on.
+pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, LockError> {
     let path = dir.join("lock");
     let io = |error| LockError::Io { path: path.clone(), error };
     let mut file =
@@ -72,6 +73,12 @@ pub fn lock_runtime_dir(dir: &Path) -> Result<Lock, LockError> {
             Err((_, errno)) => return Err(io(errno.into())),
         }
         let holder = Holder::read(&mut file);
+        if holder.is_self()
+            && let Some(ours) = inherited.take_file(&path)
+        {
+            file = ours.into();
+            continue;
+        }
         if holder.lives() || Instant::now() >= until {
             return Err(LockError::Held { dir: dir.to_owned(), pid: holder.pid });
         }
@@ -100,6 +107,10 @@ impl Holder {
         let pid = words.next().and_then(|word| word.parse().ok());
         let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
         Holder { pid, start: number(), image: (number(), number()) }
+    }
+
+    fn is_self(&self) -> bool {
+        self.pid == Some(std::process::id()) && self.start == super::own_start()
     }
 
     /// The uphold that wrote this lives. One that has not written yet is as good as alive.

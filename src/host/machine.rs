@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot as reboot_with};
+use nix::sys::reboot::{RebootMode, reboot as reboot_with, set_cad_enabled};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{sys, users::Users};
+use super::sys;
 use crate::engine::{Mono, Time, Wall};
 use crate::unit::Signal;
 
@@ -124,11 +124,6 @@ pub fn peer(stream: &tokio::net::UnixStream) -> io::Result<(Option<u32>, u32, Ve
     Ok((pid, credentials.uid(), groups))
 }
 
-/// The number of a group in /etc/group, by name or number.
-pub fn group_id(name: &str) -> Option<u32> {
-    Users::read().ok()?.group(name)
-}
-
 /// The width of the terminal that standard output is; `None` where it is none, or does not know.
 pub fn terminal_columns() -> Option<usize> {
     sys::columns()
@@ -167,6 +162,12 @@ pub fn mount_api_file_systems() -> Vec<String> {
     failed
 }
 
+/// On a real boot: the loopback interface, where probes look for services that name no other host. Returns
+/// why it could not be raised, in a sentence.
+pub fn raise_loopback() -> Option<String> {
+    sys::raise_loopback().err().map(|error| format!("cannot raise the loopback interface: {error}"))
+}
+
 /// It is on another device than what holds it.
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -175,6 +176,15 @@ fn is_mount_point(path: &Path) -> bool {
         (Ok(own), Some(Ok(above))) => own != above,
         _ => false,
     }
+}
+
+/// On a real boot: Ctrl-Alt-Del sends SIGINT to PID 1 from here on, and does not start the machine anew at
+/// once (reboot(2)). Returns why not, in a sentence.
+pub fn hear_ctrl_alt_del() -> Option<String> {
+    let failed = set_cad_enabled(false).err();
+    failed.map(|errno| {
+        format!("cannot take Ctrl-Alt-Del from the kernel, which restarts at once: {}", errno.desc())
+    })
 }
 
 /// Writes everything to disk and starts the machine anew. Returns only if it cannot.

@@ -11,11 +11,13 @@
 
 mod adopt;
 mod cgroup;
+mod crash;
 mod directory;
 mod environment;
 mod exec;
 mod fifo;
 mod identity;
+mod inherited;
 mod kin;
 mod launch;
 mod lock;
@@ -23,6 +25,7 @@ mod machine;
 mod mapped;
 mod prepare;
 mod reap;
+mod reexec;
 mod runs;
 mod slots;
 mod spawn;
@@ -35,10 +38,13 @@ mod watch;
 
 pub use lock::{Lock, LockError, lock_runtime_dir};
 pub use machine::{
-    World, become_subreaper, group_id, ignore_terminal_stops, in_container, is_pid1, monotonic,
-    mount_api_file_systems, now, own_start, peer, power_off, raise_nofile, read_only_mount, reboot,
-    terminal_columns, uid, unblock_signals, world,
+    World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
+    mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
+    reboot, terminal_columns, uid, unblock_signals, world,
 };
+
+pub use mapped::{Mapped, waiting};
+pub use users::Users;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
@@ -48,6 +54,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use crash::{Crashes, act, catch_crashes, handle_faults, is_poison, taking};
+pub use inherited::Inherited;
+pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};
 pub use slots::Slots;
 
 use crate::engine::{Exit, Run, SpawnFailure};
@@ -200,6 +209,23 @@ pub enum News {
         /// In a sentence.
         message: String,
     },
+}
+
+impl News {
+    /// What it is about: the same news of the same run has the same subject.
+    pub fn subject(&self) -> (&'static str, Option<&Name>, Run) {
+        match self {
+            News::Spawned { instance, run, .. } => ("spawned", Some(instance), *run),
+            News::Resumed { instance, run, .. } => ("resumed", Some(instance), *run),
+            News::SpawnFailed { instance, run, .. } => ("spawn failed", Some(instance), *run),
+            News::Exited { instance, run, .. } => ("exited", Some(instance), *run),
+            News::Left { instance, run, .. } => ("left", Some(instance), *run),
+            News::Emptied { instance, run } => ("emptied", Some(instance), *run),
+            News::Probed { instance, run, .. } => ("probed", Some(instance), *run),
+            News::Childless => ("childless", None, Run(0)),
+            News::Notice { instance, reason, .. } => (reason, instance.as_ref(), Run(0)),
+        }
+    }
 }
 
 /// What a cgroup, or /proc for the main process, says of an instance.

@@ -61,6 +61,20 @@ pub(super) fn columns() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
+/// netdevice(7) SIOCSIFFLAGS with IFF_UP on the loopback interface; the kernel gives it its addresses.
+pub(super) fn raise_loopback() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = from.cast_signed();
+    }
+    let up = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    let wanted = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: up } };
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name ends with a NUL, and it lives through the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const wanted) };
+    Ok(check(c_long::from(answer)).map(drop)?)
+}
+
 /// Which child to wait for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Child {
@@ -195,6 +209,30 @@ pub(super) fn ignored_signals() -> Vec<c_int> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     (1..=64).filter(|number| mask >> (number - 1) & 1 == 1).collect()
+}
+
+/// The descriptor is open.
+pub(super) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes integers; a bad descriptor is an error.
+    check(c_long::from(unsafe { libc::fcntl(fd, libc::F_GETFD) })).is_ok()
+}
+
+/// Takes a descriptor that was open before uphold began; `None`: it is not open.
+pub(super) fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    if fd <= 2 || !is_open(fd) {
+        return None;
+    }
+    // SAFETY: the image before has handed it over by this number, and nobody in this one knows it.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes integers.
+    let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Some(owned)
+}
+
+/// O_NONBLOCK.
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Moves a descriptor out of the way of 0, 1 and 2.

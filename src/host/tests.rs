@@ -584,13 +584,13 @@ async fn command_of_init_keeps_directory_and_streams_and_leads_a_group() {
 #[test]
 fn a_runtime_directory_has_one_holder() {
     let dir = tempfile::tempdir().unwrap();
-    let lock = lock_runtime_dir(dir.path()).unwrap();
-    match lock_runtime_dir(dir.path()) {
+    let lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
+    match lock_runtime_dir(dir.path(), &mut Inherited::default()) {
         Err(LockError::Held { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
         other => panic!("{other:?}"),
     }
     drop(lock);
-    lock_runtime_dir(dir.path()).unwrap();
+    lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
 }
 
 #[tokio::test]

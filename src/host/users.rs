@@ -15,14 +15,14 @@ pub(super) struct User {
 
 /// The texts of both files.
 #[derive(Debug, Default)]
-pub(super) struct Users {
+pub struct Users {
     passwd: String,
     group: String,
 }
 
 impl Users {
     /// Reads them. A file that is missing has no entries: a container from scratch has neither.
-    pub(super) fn read() -> io::Result<Users> {
+    pub fn read() -> io::Result<Users> {
         Ok(Users { passwd: text("/etc/passwd")?, group: text("/etc/group")? })
     }
 
@@ -36,8 +36,13 @@ impl Users {
         self.passwd.lines().filter_map(user).find(|user| user.uid == uid)
     }
 
+    /// Whether a unit's `user` could be set here: somebody has the name, or it is a number.
+    pub fn has_user(&self, wanted: &str) -> bool {
+        self.user(wanted).is_some() || wanted.parse::<u32>().is_ok()
+    }
+
     /// The number of a group, by name, else itself.
-    pub(super) fn group(&self, wanted: &str) -> Option<u32> {
+    pub fn group(&self, wanted: &str) -> Option<u32> {
         let found = self.group.lines().filter_map(group).find(|(name, _, _)| *name == wanted);
         found.map(|(_, gid, _)| gid).or_else(|| wanted.parse().ok())
     }
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(users.user("web").map(|user| (user.gid, user.home)), Some((34, "/var/www".to_owned())));
         assert_eq!(users.user("wwww"), None);
         assert_eq!(users.user("4711"), None);
+        assert!(users.has_user("web") && users.has_user("4711") && !users.has_user("wwww"));
     }
 
     #[test]

@@ -13,16 +13,19 @@ const MAX_OUTPUT: usize = 10 * 1024;
 /// `output` is stdout and stderr together. Of it the first 10 KiB count, as with a kubelet, and no more
 /// than 1 KiB stands in the text. A command that cannot be started fails the probe, unless that is the
 /// supervisor's own want of something.
+///
+/// A text names the command's program and none of its arguments, which a kubelet's text would quote: texts are
+/// read by those, too, who may not see units' configuration.
 pub fn exec_outcome(
     command: &[String],
     timeout: Duration,
     end: Option<Result<Exit, SpawnFailure>>,
     output: &[u8],
 ) -> Outcome {
-    let words = command.join(" ");
+    let program = program(command);
     match end {
         None => Outcome::Failure(escaped(&format!(
-            "command timed out: \"{words}\" timed out after {}",
+            "command timed out: \"{program}\" timed out after {}",
             span(timeout)
         ))),
         Some(Ok(Exit::Code(0))) => Outcome::Success,
@@ -31,12 +34,21 @@ pub fn exec_outcome(
             Outcome::Failure(escaped_bytes(trimmed(start)))
         }
         Some(Ok(Exit::Unknown)) => {
-            Outcome::Error(escaped(&format!("cannot judge \"{words}\": nobody saw how it ended")))
+            Outcome::Error(escaped(&format!("cannot judge \"{program}\": nobody saw how it ended")))
         }
         Some(Err(SpawnFailure { stage, message, passing, .. })) => {
-            let text = escaped(&format!("cannot run \"{words}\": {stage} failed: {message}"));
+            let text = escaped(&format!("cannot run \"{program}\": {stage} failed: {message}"));
             if passing { Outcome::Error(text) } else { Outcome::Failure(text) }
         }
+    }
+}
+
+/// The program, and whether there are arguments.
+pub(super) fn program(command: &[String]) -> String {
+    match command {
+        [] => String::new(),
+        [program] => program.clone(),
+        [program, ..] => format!("{program} ..."),
     }
 }
 
@@ -79,19 +91,26 @@ mod tests {
 
     #[test]
     fn a_command_that_outlasts_its_timeout_fails_in_the_words_of_a_kubelet() {
-        let text = "command timed out: \"sleep 10\" timed out after 1s";
+        let text = "command timed out: \"sleep ...\" timed out after 1s";
         assert_eq!(judged(None, b"so far"), Outcome::Failure(text.to_owned()));
     }
 
     #[test]
     fn a_command_that_cannot_start_fails_unless_uphold_lacked_something() {
-        let text = "cannot run \"sleep 10\": running the command failed: no such file".to_owned();
+        let text = "cannot run \"sleep ...\": running the command failed: no such file".to_owned();
         assert_eq!(judged(unstarted(false), b""), Outcome::Failure(text.clone()));
         assert_eq!(judged(unstarted(true), b""), Outcome::Error(text));
     }
 
     #[test]
     fn an_end_that_nobody_saw_counts_for_nothing() {
-        assert!(matches!(judged(Some(Ok(Exit::Unknown)), b""), Outcome::Error(_)));
+        let text = "cannot judge \"sleep ...\": nobody saw how it ended".to_owned();
+        assert_eq!(judged(Some(Ok(Exit::Unknown)), b""), Outcome::Error(text));
+    }
+
+    #[test]
+    fn a_program_without_arguments_stands_for_itself() {
+        assert_eq!(program(&["true".to_owned()]), "true");
+        assert_eq!(program(&[]), "");
     }
 }

@@ -48,7 +48,8 @@ impl Prober {
             Check::Tcp(endpoint) => tcp::attempt(&self.names, endpoint, deadline).await,
             Check::Http(check) => http::attempt(self, check, deadline).await,
             Check::Exec { command } => {
-                Outcome::Error(escaped(&format!("cannot try {}: it is the host's to run", command.join(" "))))
+                let program = exec::program(command);
+                Outcome::Error(escaped(&format!("cannot try \"{program}\": it is the host's to run")))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `uphold.toml`, the daemon's own configuration.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub struct Config {
     pub shutdown_timeout: Option<Duration>,
     /// `main`
     pub main: Option<Name>,
-    /// `[defaults]`, with the place of each key.
-    defaults: Option<Arc<Table>>,
+    /// The whole file, with the place of each key.
+    table: Option<Arc<Table>>,
 }
 
 /// `[log] format`.
@@ -40,16 +40,51 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// The keys about uphold itself whose values are others in `new`, as `log.level`.
+    pub fn changed(&self, new: &Config) -> Vec<&'static str> {
+        let Config { admin_groups, read_groups, log_level, log_format, shutdown_timeout, main, table: _ } =
+            self;
+        let keys = [
+            ("control.admin_groups", *admin_groups != new.admin_groups),
+            ("control.read_groups", *read_groups != new.read_groups),
+            ("log.level", *log_level != new.log_level),
+            ("log.format", *log_format != new.log_format),
+            ("shutdown_timeout", *shutdown_timeout != new.shutdown_timeout),
+            ("main", *main != new.main),
+        ];
+        keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+
     /// What is merged under every unit.
     pub(super) fn defaults(&self) -> Option<&Table> {
-        self.defaults.as_deref()
+        self.table.as_ref()?.get("defaults")?.table()
+    }
+
+    /// A problem with the value at this path (`control.admin_groups`), or with one item of its list, at its
+    /// place; without a place where no file says it.
+    pub fn problem(
+        &self,
+        severity: Severity,
+        key: &str,
+        item: Option<&str>,
+        message: String,
+        help: Option<String>,
+    ) -> Problem {
+        let found = self.table.as_ref().and_then(|table| table.find(key));
+        let problem = match found {
+            Some(entry) => Problem::at(entry.item(|text| Some(text) == item), None, message, help),
+            None => Problem::file(PathBuf::new(), None, message, help),
+        };
+        Problem { severity, ..problem }
     }
 }
 
-/// Reads the daemon config. A file that is not there is an empty one: whoever named it must look. Warnings
-/// are only among the problems of a config that has errors too.
+/// Reads the daemon config. A file that is not there is an empty one: whoever named it must look; and so is
+/// the device /dev/null. Warnings are only among the problems of a config that has errors too.
 pub fn config(path: &Path, trust: &Trust) -> Result<Config, Vec<Problem>> {
-    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+    let missing =
+        std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if missing || files::is_null_device(path) {
         return Ok(Config::default());
     }
     let mut problems = Vec::new();
@@ -59,7 +94,7 @@ pub fn config(path: &Path, trust: &Trust) -> Result<Config, Vec<Problem>> {
 }
 
 fn read(path: &Path, trust: &Trust, problems: &mut Vec<Problem>) -> Option<Config> {
-    let source = files::read(path, 0, Some(trust), None, problems)?;
+    let source = files::read(path, 0, trust, None, problems)?;
     let table = tree::parse(&source, None, problems)?;
     diagnose::keys(&table, schema::CONFIG, None, problems);
     // The readers want a unit to speak of; the problems do not.
@@ -70,8 +105,8 @@ fn read(path: &Path, trust: &Trust, problems: &mut Vec<Problem>) -> Option<Confi
     if let Some(defaults) = table.get("defaults").and_then(Entry::table) {
         let top = At { source, span: 0..1 };
         parse::unit(&mut cx, defaults, &top, false);
-        config.defaults = Some(Arc::new(defaults.clone()));
     }
+    config.table = Some(Arc::new(table));
     problems.extend(cx.problems.into_iter().map(|problem| Problem { unit: None, ..problem }));
     Some(config)
 }

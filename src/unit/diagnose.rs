@@ -48,8 +48,17 @@ fn suggestion(key: &str, keys: &'static [Key], path: &str, root: &'static [Key])
     }
     let all = schema::all(root);
     let places = |name: &str| -> Vec<String> {
-        let mut places: Vec<String> =
-            all.iter().filter(|(_, key)| key.name == name).map(|(path, _)| place(path)).collect();
+        let here = |other: &str| {
+            let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+            !other.is_empty() && (below(path, other) || below(other, path))
+        };
+        let known = all.iter().filter(|(_, key)| key.name == name && !matches!(key.shape, Shape::Later));
+        let mut paths: Vec<&str> = known.map(|(path, _)| path.as_str()).collect();
+        // The table around it, or one in it, is meant before any other.
+        if paths.iter().any(|path| here(path)) {
+            paths.retain(|path| here(path));
+        }
+        let mut places: Vec<String> = paths.into_iter().map(place).collect();
         // A file of defaults knows every key twice; the first is the one meant.
         places.sort_by_key(|place| place.len());
         places.truncate(5);
@@ -138,6 +147,10 @@ fn how_to_write(path: &str, value: &Value) -> String {
                 "no" | "never" => "never",
                 _ => "always",
             };
+            format!("write [{path}] and below it policy = \"{policy}\"")
+        }
+        ("restart", Value::Boolean(restart)) => {
+            let policy = if *restart { "always" } else { "never" };
             format!("write [{path}] and below it policy = \"{policy}\"")
         }
         ("http" | "tcp", Value::Integer(port)) => format!("write {name} = {{ port = {port} }}"),

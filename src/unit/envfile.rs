@@ -56,7 +56,8 @@ impl Reader<'_> {
             name.push(c);
         }
         if self.rest.next_if_eq(&'=').is_none() {
-            return Err((line, format!("`{}` is no assignment: write NAME=VALUE", name.trim())));
+            // What stands there is not shown: it may be a line of a secret.
+            return Err((line, "no assignment: write NAME=VALUE".to_owned()));
         }
         // An indented `export` and a blank before `=` are no part of the name.
         let name = name.trim_end();
@@ -66,7 +67,7 @@ impl Reader<'_> {
         };
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if name.is_empty() || !name.chars().all(good) {
-            return Err((line, format!("`{name}` is no name of a variable")));
+            return Err((line, "what stands before the = is no name of a variable".to_owned()));
         }
         let value = self.value()?;
         Ok(Some((name.to_owned(), value)))

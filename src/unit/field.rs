@@ -1,12 +1,12 @@
 //! A value of a unit with its path, and the readers that give it a type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnose::nearest;
 use super::tree::{At, Entry, Node, Table, Value};
-use super::{Name, Problem, Signal, quantity};
+use super::{Name, Problem, Signal, foreign, quantity};
 
 /// What reading a unit needs and collects.
 pub(super) struct Context<'a> {
@@ -158,6 +158,14 @@ impl<'t> Field<'t> {
         }
     }
 
+    /// The help for a number in quotes; else empty.
+    fn unquoted(&self) -> String {
+        match &self.node.value {
+            Value::String(text) if text.parse::<f64>().is_ok() => format!("write {text} without quotes"),
+            _ => String::new(),
+        }
+    }
+
     pub fn boolean(&self, cx: &mut Context<'_>) -> Option<bool> {
         match self.node.value {
             Value::Boolean(value) => Some(value),
@@ -177,7 +185,7 @@ impl<'t> Field<'t> {
         range: &str,
     ) -> Option<T> {
         let Value::Integer(number) = self.node.value else {
-            self.wrong(cx, "a whole number", "");
+            self.wrong(cx, "a whole number", &self.unquoted());
             return None;
         };
         let converted = T::try_from(number).ok().filter(|_| (low..=high).contains(&number));
@@ -193,7 +201,7 @@ impl<'t> Field<'t> {
             // Not exact beyond 2^53, where every range has ended long before.
             Value::Integer(number) => number as f64,
             _ => {
-                self.wrong(cx, "a number", "");
+                self.wrong(cx, "a number", &self.unquoted());
                 return None;
             }
         };
@@ -213,6 +221,7 @@ impl<'t> Field<'t> {
                 return match quantity::duration(&text) {
                     Ok(duration) => Some(duration),
                     Err(reason) => {
+                        let help = foreign::value(&self.path, &text).map_or(help, str::to_owned);
                         self.error(cx, format!("`{}` must be a duration: {reason}", self.path), help);
                         None
                     }
@@ -265,8 +274,10 @@ impl<'t> Field<'t> {
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
-        let help = nearest(&text, words.iter().map(|(word, _)| *word))
-            .map(|near| format!("did you mean \"{near}\"?"));
+        let near = || nearest(&text, words.iter().map(|(word, _)| *word));
+        let help = foreign::value(&self.path, &text)
+            .map(str::to_owned)
+            .or_else(|| near().map(|near| format!("did you mean \"{near}\"?")));
         self.error(cx, format!("`{}` must be one of {list}, not \"{text}\"", self.path), help);
         None
     }
@@ -316,8 +327,9 @@ impl<'t> Field<'t> {
         None
     }
 
+    /// Names of units, each once.
     pub fn names(&self, cx: &mut Context<'_>) -> Option<Vec<Name>> {
-        self.list(cx, "a list of unit names", |cx, item| {
+        let mut names = self.list(cx, "a list of unit names", |cx, item| {
             let text = item.string(cx, "a list of unit names")?;
             match Name::new(&text) {
                 Ok(name) => Some(name),
@@ -327,12 +339,15 @@ impl<'t> Field<'t> {
                     None
                 }
             }
-        })
+        })?;
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        Some(names)
     }
 
     /// An octal string, as chmod takes it.
     pub fn mode(&self, cx: &mut Context<'_>, high: u32) -> Option<u32> {
-        let help = "write \"022\"";
+        let help = if high > 0o777 { "write \"0755\"" } else { "write \"022\"" };
         let Value::String(_) = self.node.value else {
             self.wrong(cx, "an octal number in quotes", help);
             return None;
@@ -362,10 +377,22 @@ impl<'t> Field<'t> {
             return (i128::from(id) == number).then(|| id.to_string());
         }
         let text = self.string(cx, "a name or a number")?;
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits && text.parse::<u32>().ok().is_none_or(|id| id == u32::MAX) {
+            let message = format!("`{}` must be a name or a number from 0 to 4294967294", self.path);
+            self.error(cx, message, None);
+            return None;
+        }
         if text.is_empty()
             || text.contains(|c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control())
         {
-            self.error(cx, format!("`{}` must be a name or a number, not \"{text}\"", self.path), None);
+            let help = match (self.path.as_str(), text.split_once(':')) {
+                ("user", Some((user, group))) => {
+                    Some(format!("write user = \"{user}\" and group = \"{group}\""))
+                }
+                _ => None,
+            };
+            self.error(cx, format!("`{}` must be a name or a number, not \"{text}\"", self.path), help);
             return None;
         }
         Some(text)

@@ -39,10 +39,7 @@ pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name>
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.named => continue,
             Err(error) => {
-                let message = format!("cannot read the directory: {error}");
-                let help =
-                    dir.named.then(|| "it was named with --units: create it, or name another".to_owned());
-                problems.push(Problem::file(dir.path.clone(), None, message, help));
+                problems.push(unreadable(dir, &error));
                 continue;
             }
         };
@@ -58,12 +55,44 @@ pub(super) fn names(dirs: &[Dir], problems: &mut Vec<Problem>) -> BTreeSet<Name>
         }
     }
     for (path, name) in drop_ins {
-        if !names.contains(&name) {
-            let message = format!("these drop-ins are for no unit: there is no {name}.toml");
-            problems.push(Problem::file(path, None, message, None).warning());
+        let right = path.to_string_lossy().ends_with(".toml.d");
+        match (right, names.contains(&name)) {
+            (true, true) => no_drop_ins(&path, problems),
+            (true, false) => {
+                let message = format!("these drop-ins are for no unit: there is no {name}.toml");
+                problems.push(Problem::file(path, None, message, None).warning());
+            }
+            (false, true) => {
+                let message = "ignored, because the drop-ins of a unit lie elsewhere".to_owned();
+                let help = Some(format!("rename it to {name}.toml.d"));
+                problems.push(Problem::file(path, None, message, help).warning());
+            }
+            (false, false) => {}
         }
     }
     names
+}
+
+/// Warns of what lies among the drop-ins of a unit and is none, as another program's `a.conf`.
+pub(super) fn no_drop_ins(dir: &Path, problems: &mut Vec<Problem>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What an editor leaves is nobody's drop-in.
+        if !(name.ends_with(".toml") || name.starts_with('.') || name.ends_with('~')) {
+            let message = "ignored, because a drop-in's name ends in .toml".to_owned();
+            problems.push(Problem::file(entry.path(), None, message, Some("rename it".to_owned())).warning());
+        }
+    }
+}
+
+/// The problem that a directory of units cannot be read.
+pub(super) fn unreadable(dir: &Dir, error: &io::Error) -> Problem {
+    let message = format!("cannot read the directory: {error}");
+    let help = match error.kind() {
+        io::ErrorKind::NotADirectory => Some("name the directory that the file is in".to_owned()),
+        _ => dir.named.then(|| "it was named with --units: create it, or name another".to_owned()),
+    };
+    Problem::file(dir.path.clone(), None, message, help)
 }
 
 fn one_name(
@@ -73,7 +102,9 @@ fn one_name(
     problems: &mut Vec<Problem>,
 ) {
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(stem) = file.strip_suffix(".toml.d") {
+    // `web.d` and `web.service.d` are what other programs would read.
+    let drop_in = [".toml.d", ".service.d", ".d"].iter().find_map(|end| file.strip_suffix(end));
+    if let Some(stem) = drop_in {
         if let Ok(name) = Name::new(stem) {
             drop_ins.push((path, name));
         }
@@ -95,17 +126,37 @@ fn one_name(
     }
 }
 
-/// The files of this unit.
-pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
+/// Nobody can say whether something is there, or what (EMFILE, EIO, EACCES, …).
+#[derive(Debug, thiserror::Error)]
+#[error("cannot look at {}: {error}", .path.display())]
+pub struct Unseen {
+    pub(super) path: PathBuf,
+    pub(super) error: io::Error,
+}
+
+/// What is there, or that there is nothing.
+fn seen<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, Unseen> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(Unseen { path: path.to_path_buf(), error }),
+    }
+}
+
+/// The files of this unit; none is left out because it could not be looked at.
+pub(super) fn of(name: &Name, dirs: &[Dir]) -> Result<Files, Unseen> {
     let mut found = Files::default();
     let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for dir in dirs {
         let file = dir.path.join(format!("{name}.toml"));
-        if fs::symlink_metadata(&file).is_ok() {
+        if seen(&file, fs::symlink_metadata(&file))?.is_some() {
             found.file = Some(file);
         }
-        let Ok(entries) = fs::read_dir(dir.path.join(format!("{name}.toml.d"))) else { continue };
-        for entry in entries.flatten() {
+        let dir = dir.path.join(format!("{name}.toml.d"));
+        for entry in seen(&dir, fs::read_dir(&dir))?.into_iter().flatten() {
+            let Some(entry) = seen(&dir, entry)? else { continue };
             let (name, path) = (entry.file_name(), entry.path());
             let text = name.to_string_lossy();
             if text.ends_with(".toml") && !text.starts_with('.') {
@@ -113,37 +164,54 @@ pub(super) fn of(name: &Name, dirs: &[Dir]) -> Files {
             }
         }
     }
-    found.masked = found.file.as_deref().is_some_and(is_null);
-    // A link to /dev/null takes the drop-in of that name away.
-    found.drop_ins = drop_ins.into_values().filter(|path| !is_null(path)).collect();
-    found
+    found.masked = found.file.as_deref().map(is_null).transpose()?.unwrap_or(false);
+    for path in drop_ins.into_values() {
+        // A link to /dev/null takes the drop-in of that name away.
+        if !is_null(&path)? {
+            found.drop_ins.push(path);
+        }
+    }
+    Ok(found)
 }
 
-fn is_null(path: &Path) -> bool {
-    let link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
-    link && fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"))
+pub(super) fn is_null(path: &Path) -> Result<bool, Unseen> {
+    let link = seen(path, fs::symlink_metadata(path))?.is_some_and(|metadata| metadata.is_symlink());
+    Ok(link && seen(path, fs::canonicalize(path))?.as_deref() == Some(Path::new("/dev/null")))
+}
+
+/// It is the device /dev/null, or a link to it (null(4): major 1, minor 3).
+pub(super) fn is_null_device(path: &Path) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0x103)
 }
 
 /// Which of the directories a path is in.
 pub(super) fn dir_of<'d>(path: &Path, dirs: &'d [Dir]) -> Option<&'d Dir> {
-    dirs.iter().rev().find(|dir| path.starts_with(&dir.path))
+    // The empty path, which is the current directory, begins every path.
+    let same_kind = |dir: &Dir| path.is_absolute() == dir.path.is_absolute();
+    dirs.iter().rev().find(|dir| same_kind(dir) && path.starts_with(&dir.path))
+}
+
+/// A directory as a system call takes it: empty, as the parent of a bare name, it is the current one.
+pub(super) fn place(dir: &Path) -> &Path {
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 /// The trust for the files below a directory: that of one that was named includes its owner.
 pub(super) fn trust_in(trust: &Trust, dir: Option<&Dir>) -> Trust {
     use std::os::unix::fs::MetadataExt;
     let mut trust = trust.clone();
-    if let Some(owner) = dir.filter(|dir| dir.named).and_then(|dir| fs::metadata(&dir.path).ok()) {
+    if let Some(owner) = dir.filter(|dir| dir.named).and_then(|dir| fs::metadata(place(&dir.path)).ok()) {
         trust.owners.push(owner.uid());
     }
     trust
 }
 
-/// Reads a file, if it is to be trusted (`None`: it is read for a check only).
+/// Reads a file, if it is to be trusted.
 pub(super) fn read(
     path: &Path,
     rank: usize,
-    trust: Option<&Trust>,
+    trust: &Trust,
     unit: Option<&Name>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Source>> {
@@ -152,9 +220,7 @@ pub(super) fn read(
     };
     let bytes = match open(path) {
         Ok(file) => {
-            if let Some(trust) = trust
-                && let Err(reason) = trust.judge(&file, path)
-            {
+            if let Err(reason) = trust.judge(&file, path) {
                 let message = format!("not to be trusted: {reason}");
                 let help =
                     Some("let only root or uphold's own user write the file and its directory".to_owned());
@@ -172,7 +238,11 @@ pub(super) fn read(
         problems.push(Problem::file(path.to_path_buf(), unit, message, help));
     };
     match bytes.map(String::from_utf8) {
-        Err(error) => fail(format!("cannot read the file: {error}"), None),
+        Err(error) => {
+            let target = fs::read_link(path).ok().filter(|_| error.kind() == io::ErrorKind::NotFound);
+            let help = target.map(|to| format!("it is a link to {}, which is not there", to.display()));
+            fail(format!("cannot read the file: {error}"), help);
+        }
         Ok(Ok(text)) => return Some(Arc::new(Source { path: path.to_path_buf(), text, rank })),
         Ok(Err(error)) => {
             let good = error.utf8_error().valid_up_to();
@@ -203,15 +273,23 @@ fn content(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What the disk says of these files by now.
-pub(super) fn fingerprint(files: &Files) -> io::Result<Fingerprint> {
-    let paths = files.file.iter().chain(&files.drop_ins);
-    paths
-        .map(|path| match files.masked {
-            true => Ok((path.clone(), 0)),
-            false => Ok((path.clone(), hash(&content(open(path)?)?))),
-        })
-        .collect()
+/// What the disk says of these files by now; `None` where one is gone, or is none that could be read as a
+/// unit's.
+pub(super) fn fingerprint(files: &Files) -> Result<Option<Fingerprint>, Unseen> {
+    let mut fingerprint = Fingerprint::new();
+    for path in files.file.iter().chain(&files.drop_ins) {
+        let hash = match files.masked {
+            true => 0,
+            false => match open(path).and_then(content) {
+                Ok(content) => hash(&content),
+                // No error of the system: what stands there is no regular file, or too long.
+                Err(error) if error.raw_os_error().is_none() => return Ok(None),
+                Err(error) => return seen(path, Err(error)),
+            },
+        };
+        fingerprint.push((path.clone(), hash));
+    }
+    Ok(Some(fingerprint))
 }
 
 /// The hash of a content. Compared within one process only.

@@ -171,3 +171,32 @@ pub(super) fn table(key: &str) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// What stands here for a value that another program has at the key of this path.
+pub(super) fn value(path: &str, text: &str) -> Option<&'static str> {
+    let here = match (path, text.to_lowercase().as_str()) {
+        ("type", "exec" | "service" | "daemon" | "idle" | "dbus" | "longrun") => "write \"simple\"",
+        ("type", "task" | "job") => "write \"oneshot\"",
+        ("type", "target" | "bundle" | "slice") => "write \"group\"",
+        ("on_end", "exit" | "stop" | "poweroff" | "exit-force") => "write \"shutdown\"",
+        ("restart.policy", "no" | "none" | "false" | "off") => "write \"never\"",
+        ("restart.policy", "yes" | "true" | "on" | "any" | "unless-stopped") => "write \"always\"",
+        ("restart.policy", "on-abnormal" | "on-abort" | "on-watchdog" | "unexpected") => {
+            "write \"on-failure\"; `success_exit_codes` and `except_codes` say what is a failure"
+        }
+        ("stop.scope", "process") => "write \"main\"",
+        ("stop.scope", "all" | "mixed" | "control-group" | "process-group") => {
+            "write \"group\"; at the end of `timeout` all that is left is killed in any case"
+        }
+        ("logs.stdout" | "logs.stderr", "none" | "off" | "discard") => "write \"null\"",
+        ("logs.stdout" | "logs.stderr", "journal" | "syslog" | "console" | "tty" | "stdout" | "stderr") => {
+            "write \"inherit\", for uphold's own output"
+        }
+        (
+            "start_timeout" | "shutdown_timeout",
+            "infinity" | "inf" | "none" | "never" | "unlimited" | "off",
+        ) => "write 0, for no limit",
+        _ => return None,
+    };
+    Some(here)
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::field::Context;
-use super::files::{self, Files, Fingerprint};
+use super::files::{self, Files, Fingerprint, Unseen};
 use super::tree::{At, Entry, Source, Table, Value};
 use super::trust::Trust;
 use super::{Config, Name, Problem, Severity, Unit, cat, diagnose, parse, schema, tree};
@@ -126,17 +126,27 @@ impl Loaded {
 }
 
 impl Set {
+    /// The unit whose name is nearest to one that no unit has, if it is near: `web.service` means `web`.
+    pub fn nearest(&self, missing: &Name) -> Option<&Name> {
+        let bare = [".service", ".toml"].iter().find_map(|end| Name::new(missing.strip_suffix(end)?).ok());
+        if let Some((name, _)) = bare.and_then(|bare| self.units.get_key_value(&bare)) {
+            return Some(name);
+        }
+        let near = diagnose::nearest(missing, self.units.keys().map(|name| name.as_str()))?;
+        self.units.keys().find(|name| name.as_str() == near)
+    }
+
     /// Whether the files of this unit differ by now from what was loaded (contents, drop-ins added or gone).
-    /// Reads the disk: not for the deciding thread.
-    pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> bool {
-        let Some(loaded) = self.units.get(name) else { return false };
+    /// Reads the disk: not for the deciding thread. An error says nothing of the files, only that they could
+    /// not be looked at.
+    pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> Result<bool, Unseen> {
+        let Some(loaded) = self.units.get(name) else { return Ok(false) };
         // A unit of the command line has no file that could change, and one that is remembered no other.
         if loaded.files.is_empty() {
-            return loaded.remembered;
+            return Ok(loaded.remembered);
         }
-        let files = files::of(name, &sources.dirs);
-        files.masked != loaded.masked
-            || files::fingerprint(&files).map_or(true, |fingerprint| fingerprint != loaded.fingerprint)
+        let files = files::of(name, &sources.dirs)?;
+        Ok(files.masked != loaded.masked || files::fingerprint(&files)?.as_ref() != Some(&loaded.fingerprint))
     }
 }
 
@@ -145,51 +155,33 @@ impl Set {
 pub fn load(sources: &Sources) -> (Set, Vec<Problem>) {
     let (mut set, mut problems) = (Set::default(), Vec::new());
     for name in files::names(&sources.dirs, &mut problems) {
-        let files = files::of(&name, &sources.dirs);
-        one(sources, name, files, true, &mut set, &mut problems);
-    }
-    (set, problems)
-}
-
-/// Reads these files as units, each named by its file name, for `check`: without drop-ins, and whoever may
-/// have written them. Of two files of one name the later is in the set; the problems are those of all.
-pub fn check_files(sources: &Sources, files: &[PathBuf]) -> (Set, Vec<Problem>) {
-    let (mut set, mut problems) = (Set::default(), Vec::new());
-    for file in files {
-        let text = file.file_name().unwrap_or_default().to_string_lossy();
-        let Some(stem) = text.strip_suffix(".toml") else {
-            let message = "a unit file's name ends in .toml".to_owned();
-            let (message, help) = if file.is_dir() {
-                let help = format!("for all that is in it: uphold check --units {}", file.display());
-                ("cannot read a directory as a unit file".to_owned(), Some(help))
-            } else {
-                (message, None)
-            };
-            problems.push(Problem::file(file.clone(), None, message, help));
-            continue;
-        };
-        match Name::new(stem) {
-            Ok(name) => {
-                let files = Files { file: Some(file.clone()), ..Files::default() };
-                one(sources, name, files, false, &mut set, &mut problems);
-            }
-            Err(bad) => problems.push(Problem::file(file.clone(), None, bad.to_string(), None)),
+        match files::of(&name, &sources.dirs) {
+            Ok(files) => one(sources, name, files, &sources.dirs, &mut set, &mut problems),
+            Err(unseen) => cannot_look(name, unseen, &mut set, &mut problems),
         }
     }
     (set, problems)
 }
 
-/// Reads one unit into the set.
-fn one(
+/// Whether this unit has files cannot be told.
+pub(super) fn cannot_look(name: Name, unseen: Unseen, set: &mut Set, problems: &mut Vec<Problem>) {
+    let Unseen { path, error } = unseen;
+    problems.push(Problem::file(path, Some(&name), format!("cannot look at it: {error}"), None));
+    set.units.remove(&name);
+    set.broken.push(name);
+}
+
+/// Reads one unit into the set. Its files are trusted by those of the directories that they stand in.
+pub(super) fn one(
     sources: &Sources,
     name: Name,
     files: Files,
-    judged: bool,
+    dirs: &[Dir],
     set: &mut Set,
     problems: &mut Vec<Problem>,
 ) {
     let before = problems.len();
-    let loaded = loaded(sources, &name, &files, judged, problems);
+    let loaded = loaded(sources, &name, &files, dirs, problems);
     let broken = problems[before..].iter().any(|problem| problem.severity == Severity::Error);
     match loaded.filter(|_| !broken) {
         Some(loaded) => {
@@ -208,21 +200,21 @@ fn loaded(
     sources: &Sources,
     name: &Name,
     files: &Files,
-    judged: bool,
+    dirs: &[Dir],
     problems: &mut Vec<Problem>,
 ) -> Option<Loaded> {
     let file = files.file.as_ref()?;
     if files.masked {
         let (unit, paths) = (Arc::new(Unit::new(name.clone())), vec![file.clone()]);
-        let fingerprint = files::fingerprint(files).unwrap_or_default();
+        let fingerprint = files::fingerprint(files).ok().flatten().unwrap_or_default();
         let files = paths;
         return Some(Loaded { unit, masked: true, files, table: None, fingerprint, remembered: false });
     }
     let paths: Vec<PathBuf> = std::iter::once(file).chain(&files.drop_ins).cloned().collect();
     let mut read = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        let trust = judged.then(|| files::trust_in(&sources.trust, files::dir_of(path, &sources.dirs)));
-        read.push(text(path, index + 1, trust.as_ref(), name, problems));
+        let trust = files::trust_in(&sources.trust, files::dir_of(path, dirs));
+        read.push(text(path, index + 1, &trust, name, problems));
     }
     // One file that cannot be read leaves nothing to say of the whole.
     let read: Vec<(Arc<Source>, Table)> = read.into_iter().collect::<Option<_>>()?;
@@ -252,7 +244,7 @@ fn loaded(
 fn text(
     path: &Path,
     rank: usize,
-    trust: Option<&Trust>,
+    trust: &Trust,
     name: &Name,
     problems: &mut Vec<Problem>,
 ) -> Option<(Arc<Source>, Table)> {

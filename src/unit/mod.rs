@@ -8,6 +8,7 @@
 //! `schema`, `parse` and `probe` give the values their types.
 
 mod cat;
+mod check;
 mod command;
 mod config;
 mod diagnose;
@@ -30,8 +31,10 @@ pub mod envfile;
 pub mod quantity;
 pub mod trust;
 
+pub use check::{check_files, named_by};
 pub use config::{Config, LogFormat, config};
-pub use load::{Dir, Loaded, Set, Sources, check_files, load};
+pub use files::Unseen;
+pub use load::{Dir, Loaded, Set, Sources, load};
 pub use name::{BadName, Name};
 pub use problem::{Problem, Severity};
 pub use signal::Signal;

@@ -27,6 +27,11 @@ impl Name {
         if good { Ok(Name(text.into())) } else { Err(BadName(text.to_owned())) }
     }
 
+    /// What is not of a unit but of uphold itself goes by this.
+    pub fn uphold() -> Name {
+        Name("uphold".into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::field::{Context, Field, Fields};
-use super::schema::{DIRECTORY, UNIT};
+use super::schema::{DIRECTORY, Key, Shape, UNIT};
 use super::tree::{At, Table, Value};
 use super::{
     Directory, EnvironmentFile, ExitMatch, Inherit, Kind, Limit, Logs, OnEnd, Output, Policy, Resource,
-    Scope, Stop, Unit, command, diagnose, probe,
+    Scope, Stop, Unit, command, diagnose, foreign, probe, quantity,
 };
 
 /// Reads a unit; what is wrong goes to the problems. `main`: it is read as if it said `on_end = "shutdown"`.
@@ -46,31 +46,63 @@ pub(super) fn unit(cx: &mut Context<'_>, table: &Table, top: &At, main: bool) ->
     restart(cx, &fields.table("restart"), &mut unit, main);
     stop(cx, &fields.table("stop"), &mut unit.stop);
     probe::all(cx, &fields, &mut unit);
-    without_effect(cx, &fields, &unit);
+    match unit.kind {
+        Kind::Group => without_process(cx, table),
+        Kind::Simple | Kind::Oneshot => without_effect(cx, &fields, &unit),
+    }
     logs(cx, &fields.table("logs"), &mut unit.logs);
     limits(cx, &fields.table("limits"), &mut unit.limits);
     unit
 }
 
-/// Says which keys say nothing beside others, and refuses an end that can never come.
+/// Says which keys say nothing beside others.
 fn without_effect(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &Unit) {
     if let Some(field) = fields.get("up_after").filter(|field| !field.default && !unit.up_after.is_zero()) {
         let why = match unit.kind {
             Kind::Oneshot => Some("a oneshot is up once it has completed"),
-            Kind::Group => Some("a group is up once all that it requires is"),
             Kind::Simple if unit.readiness.is_some() => Some("the readiness probe says when it is up"),
             Kind::Simple if unit.startup.is_some() => Some("the startup probe says when it is up"),
-            Kind::Simple => None,
+            Kind::Simple | Kind::Group => None,
         };
         if let Some(why) = why {
             let help = Some("take it out".to_owned());
             cx.warning(&field.node.at, format!("`up_after` changes nothing: {why}"), help);
         }
     }
-    let on_end = fields.get("on_end").filter(|field| !field.default);
-    if let Some(field) = on_end.filter(|_| unit.kind == Kind::Group && unit.on_end == OnEnd::Shutdown) {
-        let message = "`on_end = \"shutdown\"` could never act: a group has no process that ends".to_owned();
-        field.error(cx, message, "write it in the unit whose end is meant".to_owned());
+    for (table, key, why) in NOT_OF_A_ONESHOT.into_iter().filter(|_| unit.kind == Kind::Oneshot) {
+        let fields = if table.is_empty() { fields.clone() } else { fields.table(table) };
+        if let Some(field) = fields.get(key).filter(|field| !field.default) {
+            let message = format!("`{}` changes nothing: {why}", field.path);
+            cx.warning(&field.node.at, message, Some("take it out".to_owned()));
+        }
+    }
+}
+
+/// What changes nothing for a oneshot, and why.
+const NOT_OF_A_ONESHOT: [(&str, &str, &str); 2] = [
+    ("restart", "reset_after", "a oneshot is not up while it runs"),
+    ("", "ports", "they are for probes, and a oneshot has none"),
+];
+
+/// What a group may say: how it stands among other units.
+const OF_A_GROUP: [&str; 7] =
+    ["description", "type", "autostart", "requires", "wants", "after", "start_timeout"];
+
+/// Refuses every other key in a group. What only the defaults say is no contradiction of it.
+fn without_process(cx: &mut Context<'_>, table: &Table) {
+    let said = table.in_order().into_iter().filter(|(_, entry)| !entry.is_default());
+    for (name, entry) in said.filter(|(name, _)| !OF_A_GROUP.contains(name)) {
+        // The walk over the keys has refused those that it does not know, or not yet.
+        let known = UNIT.iter().find(|key| key.name == name);
+        let Some(Key { shape: Shape::Value | Shape::Table(_), .. }) = known else { continue };
+        let (what, help) = match name {
+            "up_after" => (": it is up once all that it requires is", "take it out"),
+            "on_end" => (", which never ends", "write it in the unit whose end is meant"),
+            "command" => (", which has no process", "take it out, or write type = \"simple\""),
+            _ => (", which has no process", "take it out, or write it in the units that it requires"),
+        };
+        let message = format!("`{name}` means nothing for a group{what}");
+        cx.error(&entry.key, message, Some(help.to_owned()));
     }
 }
 
@@ -115,16 +147,7 @@ fn kind(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Kind> {
 fn the_command(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit, top: &At) {
     let field = fields.get("command");
     match (unit.kind, field) {
-        (Kind::Group, None) => {}
-        (Kind::Group, Some(field)) if field.default => {}
-        (Kind::Group, Some(field)) => {
-            let help = "take it out, or write type = \"simple\"".to_owned();
-            cx.error(
-                field.key,
-                "a group has no process, so it cannot have a `command`".to_owned(),
-                Some(help),
-            );
-        }
+        (Kind::Group, Some(_) | None) => {}
         (Kind::Simple | Kind::Oneshot, Some(field)) => unit.command = argv(&field, cx).unwrap_or_default(),
         (Kind::Simple | Kind::Oneshot, None) if cx.partial => {}
         (Kind::Simple | Kind::Oneshot, None) => {
@@ -182,6 +205,14 @@ fn split(field: &Field<'_>, cx: &mut Context<'_>, text: &str) -> Option<Vec<Stri
 }
 
 fn directories(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Vec<Directory>> {
+    if let Value::Table(_) = field.node.value {
+        field.wrong(
+            cx,
+            "a list of paths",
+            "write directories = [\"/run/app\"], or [{ path = \"/run/app\" }]",
+        );
+        return None;
+    }
     field.list(cx, "a list of paths", |cx, item| {
         let Value::Table(table) = &item.node.value else {
             return item.path(cx).map(|path| Directory { path, mode: 0o755 });
@@ -305,7 +336,8 @@ fn policy(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit, main: bool
         let help = "write \"on-failure\" or \"never\"".to_owned();
         field.error(cx, "a oneshot cannot have the restart policy \"always\"".to_owned(), help);
     } else {
-        let who = if main { "the unit of --main" } else { "`on_end = \"shutdown\"`" };
+        let who =
+            if main { "the main unit (--main, or `main` in uphold.toml)" } else { "`on_end = \"shutdown\"`" };
         let message = format!("{who} could never end: the restart policy is \"always\", without a limit");
         let help =
             "write \"on-failure\" or \"never\", or set `restart.limit` or `restart.except_codes`".to_owned();
@@ -324,7 +356,11 @@ fn exit_matches(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Vec<ExitMatch
             item.error(cx, message, format!("write {text}"));
             None
         }
-        _ => item.signal(cx).map(ExitMatch::Signal),
+        Value::String(_) => item.signal(cx).map(ExitMatch::Signal),
+        _ => {
+            item.wrong(cx, "a list of exit codes and signals", "write numbers, and signals in quotes");
+            None
+        }
     })
 }
 
@@ -344,7 +380,9 @@ fn logs(cx: &mut Context<'_>, fields: &Fields<'_>, logs: &mut Logs) {
     read(cx, fields, "prefix", &mut logs.prefix, |f, cx| f.boolean(cx));
     if let Some(field) = fields.get("max_line") {
         match field.size(cx) {
-            Some(0) => field.error(cx, "`logs.max_line` must be 1 byte or more".to_owned(), None),
+            Some(size) if !(1..=Logs::LONGEST_LINE).contains(&size) => {
+                field.error(cx, "`logs.max_line` must be from 1 byte to 16MiB".to_owned(), None);
+            }
             Some(size) => logs.max_line = size,
             None => {}
         }
@@ -367,12 +405,21 @@ fn output(field: &Field<'_>, cx: &mut Context<'_>, stderr: bool) -> Option<Optio
         "inherit" => Some(Some(Output::Inherit)),
         "null" | "/dev/null" => Some(Some(Output::Null)),
         "stdout" if stderr => Some(None),
-        path if path.starts_with('/') => Some(Some(Output::Path(path.into()))),
+        path if path.starts_with('/') && !path.ends_with('/') => Some(Some(Output::Path(path.into()))),
+        dir if dir.starts_with('/') => {
+            let help = format!("write \"{}/{}.log\", or \"file\"", dir.trim_end_matches('/'), cx.name);
+            field.error(cx, format!("`{}` must be a file, not the directory \"{dir}\"", field.path), help);
+            None
+        }
         other => {
-            let near = diagnose::nearest(other, ["file", "inherit", "null"]);
+            let help = match diagnose::nearest(other, ["file", "inherit", "null"]) {
+                _ if other.contains('/') => Some("begin it with /".to_owned()),
+                Some(near) => Some(format!("did you mean \"{near}\"?")),
+                None => foreign::value(&field.path, other).map(str::to_owned),
+            };
             let message =
                 format!("`{}` must be one of {words} or an absolute path, not \"{other}\"", field.path);
-            field.error(cx, message, near.map(|near| format!("did you mean \"{near}\"?")));
+            field.error(cx, message, help);
             None
         }
     }
@@ -408,15 +455,16 @@ fn bound(field: &Field<'_>, cx: &mut Context<'_>) -> Option<Option<u64>> {
     let help = "write a number, \"unlimited\" or [soft, hard]";
     match &field.node.value {
         Value::String(text) if text == "unlimited" => Some(None),
-        Value::String(text) if text == "infinity" => {
-            field.error(
-                cx,
-                format!("`{}` must be a limit, not \"{text}\"", field.path),
-                "write \"unlimited\"".to_owned(),
-            );
-            None
+        Value::String(_) => {
+            let text = field.string(cx, "a limit")?;
+            let help = match text.split_once(':') {
+                _ if text == "infinity" => "write \"unlimited\"".to_owned(),
+                Some((soft, hard)) => format!("write [{soft}, {hard}]"),
+                None => help.to_owned(),
+            };
+            let wrong = |why| field.error(cx, format!("`{}` must be a limit: {why}", field.path), help);
+            quantity::size(&text).map_err(wrong).ok().map(Some)
         }
-        Value::String(_) => field.size(cx).map(Some),
         // The highest number is the kernel's own word for "unlimited".
         Value::Integer(_) => {
             let range = "must be 0 or more, or \"unlimited\"";

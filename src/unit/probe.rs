@@ -26,7 +26,7 @@ pub(super) fn all(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit) {
         if table.is_empty() {
             continue;
         }
-        let what = match unit.kind {
+        match unit.kind {
             Kind::Simple => {
                 let probe = probe(cx, &table, &field, kind, &unit.ports).map(Arc::new);
                 match kind {
@@ -34,15 +34,14 @@ pub(super) fn all(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit) {
                     ProbeKind::Readiness => unit.readiness = probe,
                     ProbeKind::Startup => unit.startup = probe,
                 }
-                continue;
             }
-            Kind::Oneshot => "a oneshot",
-            Kind::Group => "a group",
-        };
-        // A default for all is no contradiction of what one unit says.
-        if !field.default {
-            let help = "take it out, or write type = \"simple\"".to_owned();
-            cx.error(field.key, format!("{what} cannot have probes"), Some(help));
+            // A default for all is no contradiction of what one unit says.
+            Kind::Oneshot if !field.default => {
+                let help = "take it out, or write type = \"simple\"".to_owned();
+                cx.error(field.key, "a oneshot cannot have probes".to_owned(), Some(help));
+            }
+            // That a group has none is said with its other keys.
+            Kind::Oneshot | Kind::Group => {}
         }
     }
 }

@@ -20,7 +20,7 @@ pub enum Severity {
 pub struct Problem {
     /// How bad.
     pub severity: Severity,
-    /// In which file.
+    /// In which file; empty where no file says it.
     pub file: PathBuf,
     /// 1-based line and column (in characters), where there is one.
     pub at: Option<(usize, usize)>,
@@ -73,11 +73,15 @@ impl fmt::Display for Problem {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{severity}: {}", printable(&self.file.to_string_lossy()))?;
-        if let Some((line, column)) = self.at {
-            write!(f, ":{line}:{column}")?;
+        write!(f, "{severity}: ")?;
+        if !self.file.as_os_str().is_empty() {
+            write!(f, "{}", printable(&self.file.to_string_lossy()))?;
+            if let Some((line, column)) = self.at {
+                write!(f, ":{line}:{column}")?;
+            }
+            write!(f, ": ")?;
         }
-        write!(f, ": {}", printable(&self.message))?;
+        write!(f, "{}", printable(&self.message))?;
         if let (Some((number, column)), Some(line)) = (self.at, &self.line) {
             let skipped = if line.chars().count() > SHOWN { column.saturating_sub(1 + BEFORE) } else { 0 };
             let shown: String = printable(line).chars().skip(skipped).take(SHOWN).collect();

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::foreign;
-use super::{Name, Problem};
+use super::{Name, Problem, foreign, schema};
 
 /// A file's text.
 #[derive(Debug)]
@@ -115,7 +114,7 @@ impl Value {
         match self {
             Value::String(_) => "a string",
             Value::Integer(_) => "a whole number",
-            Value::Float(_) => "a number",
+            Value::Float(_) => "a decimal number",
             Value::Boolean(_) => "a boolean",
             Value::Datetime => "a date or time",
             Value::Array(_) => "a list",
@@ -174,6 +173,21 @@ impl Entry {
         }
     }
 
+    /// The place of the item of a list whose text is the wanted one; else that of the value.
+    pub fn item(&self, wanted: impl Fn(&str) -> bool) -> &At {
+        let is_it = |value: &Value| match value {
+            Value::String(text) => wanted(text),
+            Value::Integer(number) => wanted(&number.to_string()),
+            _ => false,
+        };
+        match &self.node.value {
+            Value::Array(items) => {
+                items.iter().find(|node| is_it(&node.value)).map_or(&self.node.at, |node| &node.at)
+            }
+            _ => &self.node.at,
+        }
+    }
+
     /// Only the daemon config's defaults say it, not the unit itself.
     pub fn is_default(&self) -> bool {
         self.key.source.rank == 0
@@ -198,12 +212,16 @@ pub(super) fn parse(source: &Arc<Source>, unit: Option<&Name>, problems: &mut Ve
         }
         lines.push(line);
         let word = at.line().split('=').next().unwrap_or_default().trim();
-        let help = foreign::meaning(word, "", false).or_else(|| {
-            if error.message().contains("duplicate") {
-                return Some("it stands above already: keep one".to_owned());
-            }
-            at.line().contains('=').then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
-        });
+        let ours = schema::all(schema::CONFIG).iter().any(|(_, key)| key.name == word);
+        let help =
+            Some(word).filter(|_| !ours).and_then(|word| foreign::meaning(word, "", false)).or_else(|| {
+                if error.message().contains("duplicate") {
+                    return Some("it stands above already: keep one".to_owned());
+                }
+                at.line()
+                    .contains('=')
+                    .then(|| "this is TOML: strings stand in quotes, lists in [ ]".to_owned())
+            });
         problems.push(Problem::at(
             &at,
             unit,

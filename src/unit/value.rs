@@ -312,12 +312,15 @@ pub enum Check {
     Http(Http),
 }
 
+/// The host of an endpoint that names none. A number, so that no resolver is needed (PROBES.md, M1).
+pub const DEFAULT_HOST: &str = "127.0.0.1";
+
 /// Where a tcp or http probe connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Endpoint {
     /// TCP.
     Port {
-        /// `host`, if the file names one. The default, 127.0.0.1, is the prober's; `describe` shows nothing.
+        /// `host` without brackets, if the file names one; else [`DEFAULT_HOST`], which `describe` does not show.
         host: Option<String>,
         /// 1 to 65535, names already resolved.
         port: u16,
@@ -352,12 +355,17 @@ pub struct Logs {
     pub timestamps: bool,
     /// `prefix`: the instance's name before each line that goes to uphold's own output.
     pub prefix: bool,
-    /// `max_line`, bytes, 1 or more; longer lines are split and marked.
+    /// `max_line`, bytes, 1 to [`Logs::LONGEST_LINE`]; longer lines are split and marked.
     pub max_line: u64,
     /// `max_size`, bytes; 0: never rotate.
     pub max_size: u64,
     /// `keep`: how many rotated files stay.
     pub keep: u32,
+}
+
+impl Logs {
+    /// The highest `max_line`, in bytes: so much of an unfinished line may be held in memory.
+    pub const LONGEST_LINE: u64 = 16 << 20;
 }
 
 impl Default for Logs {

@@ -74,6 +74,50 @@ fn a_reader_may_look_but_not_touch_and_has_sixteen_connections() {
     uphold.eventually("there is room again", |_| run(&["status"]).0 == Some(0));
 }
 
+#[test]
+fn a_client_that_goes_away_while_it_waits_is_forgotten_and_its_stop_goes_on() {
+    let uphold = Uphold::new();
+    let config = uphold.path("uphold.toml");
+    std::fs::write(&config, "[log]\nlevel = \"debug\"\n").unwrap();
+    let config = config.display().to_string();
+    let stubborn = "command = [\"sh\", \"-c\", \"trap '' TERM; echo on; while :; do sleep 1; done\"]\n[stop]\ntimeout = \"1s\"";
+    let uphold = uphold.unit("web", stubborn).mode(&["run", "--config", &config]).start();
+    uphold.eventually("it runs", |uphold| uphold.log("web").len() == 1);
+    let gone = |uphold: &Uphold| uphold.stderr().matches("a client is gone before its answer").count();
+    let ask = |request: &str| {
+        let mut stream = UnixStream::connect(uphold.socket()).unwrap();
+        let head = format!("{request} HTTP/1.1\r\nHost: u\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    for n in 1..=20 {
+        let wait = ask("GET /v1/units/web/wait?for=stopped");
+        uphold.eventually("it is asked for", |uphold| uphold.stderr().matches("Wait(Stopped)").count() == n);
+        drop(wait);
+        uphold.eventually("it is forgotten", |uphold| gone(uphold) == n);
+    }
+    let stop = ask("POST /v1/units/web/stop?wait=true");
+    uphold.until("web", "stopping");
+    drop(stop);
+    uphold.eventually("it is forgotten", |uphold| gone(uphold) == 21).until("web", "inactive");
+}
+
+#[test]
+fn a_client_that_does_not_read_does_not_keep_uphold_from_its_end() {
+    let text = "command = [\"sh\", \"-c\", \"yes a line of a log | head -c 4000000; exec sleep 600\"]";
+    let mut uphold = Uphold::with_unit("web", text);
+    let log = uphold.path("log/web/stdout.log");
+    uphold.eventually("it has written", |_| std::fs::metadata(&log).is_ok_and(|file| file.len() > 4_000_000));
+    let mut stream = UnixStream::connect(uphold.socket()).unwrap();
+    stream.write_all(b"GET /v1/units/web/logs?follow=true HTTP/1.1\r\nHost: u\r\n\r\n").unwrap();
+    stream.read_exact(&mut [0; 100]).unwrap();
+    let begun = Instant::now();
+    uphold.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(stream);
+}
+
 /// How often a process's threads have gone to sleep.
 fn sleeps(pid: i32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();

@@ -1,5 +1,6 @@
 //! What the client shows.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::dsl::*;
@@ -21,6 +22,35 @@ fn followed_events_and_a_watched_status_show_what_comes() {
     let line = json.until("Stopping process web");
     let event: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&event["unit"], &event["type"]), (&"web".into(), &"Normal".into()));
+}
+
+#[test]
+fn what_is_followed_ends_well_with_an_orderly_shutdown_and_badly_with_a_kill() {
+    const TALK: &str =
+        "command = [\"sh\", \"-c\", \"trap 'echo bye; exit' TERM; echo hello; while :; do sleep 0.1; done\"]";
+    let followers: [&[&str]; 3] = [&["events", "-f"], &["logs", "web", "-f"], &["status", "-w"]];
+    for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGKILL, 1)] {
+        let mut uphold = Uphold::with_unit("web", TALK);
+        uphold.eventually("it talks", |uphold| uphold.log("web") == ["hello"]);
+        let main = uphold.main_pid("web");
+        let started = ["Started", "hello", "web"];
+        let mut lines: Vec<Lines> =
+            followers.iter().map(|words| Lines::of(uphold.ctl_command(words))).collect();
+        lines.iter().zip(started).for_each(|(lines, text)| drop(lines.until(text)));
+        // Nothing was asked for on this one: it keeps nobody.
+        let idle = std::os::unix::net::UnixStream::connect(uphold.socket()).unwrap();
+        uphold.signal(signal);
+        uphold.exit();
+        drop(idle);
+        if signal == Signal::SIGTERM {
+            lines[0].until("Stopped process web");
+            lines[1].until("bye");
+        } else {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(main), Signal::SIGKILL).unwrap();
+        }
+        let codes: Vec<_> = lines.iter_mut().map(Lines::exit).collect();
+        assert_eq!(codes, [Some(code); 3], "{signal}");
+    }
 }
 
 #[test]

@@ -93,6 +93,12 @@ impl Uphold {
         copy
     }
 
+    /// Run from a copy of the binary in the daemon's directory, that a test may replace.
+    pub fn own_binary(mut self) -> Uphold {
+        self.program = self.reachable_binary();
+        self
+    }
+
     pub fn command(&self) -> Command {
         let mut words = self.wrapper.clone();
         words.push(self.program.display().to_string());
@@ -251,6 +257,31 @@ impl Uphold {
         found.unwrap()
     }
 
+    /// Waits for an event of uphold itself whose line contains this text.
+    pub fn until_own_event(&self, text: &str) -> &Uphold {
+        let mut all = Vec::new();
+        let came = self.watch(|| {
+            all = self.all_events().into_iter().filter(|(unit, ..)| unit == "uphold").collect();
+            all.iter().any(|(_, line, _)| line.contains(text))
+        });
+        assert!(came, "uphold has no event `{text}`: {all:#?}\n{}", self.stderr());
+        self
+    }
+
+    /// All events: whose, reason and message, and how often.
+    pub fn all_events(&self) -> Vec<(String, String, u64)> {
+        let (_, body) = self.http("GET /v1/events").unwrap_or_default();
+        let line = |event: Value| {
+            let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+            (
+                word("unit"),
+                format!("{} {}", word("reason"), word("message")),
+                event["count"].as_u64().unwrap(),
+            )
+        };
+        body.lines().filter_map(|text| serde_json::from_str(text).ok()).map(line).collect()
+    }
+
     /// The events of a unit: reason and message, and how often.
     pub fn events(&self, unit: &str) -> Vec<(String, u64)> {
         let (_, body) = self.http(&format!("GET /v1/events?unit={unit}")).unwrap();
@@ -363,6 +394,17 @@ impl Lines {
             seen.push(line);
         }
         panic!("no line with `{text}`: {seen:#?}");
+    }
+
+    /// Waits for its end.
+    pub fn exit(&mut self) -> Option<i32> {
+        // They end with the process.
+        let mut end = self.lines.recv_timeout(PATIENCE);
+        while end.is_ok() {
+            end = self.lines.recv_timeout(PATIENCE);
+        }
+        assert_eq!(end, Err(std::sync::mpsc::RecvTimeoutError::Disconnected), "it does not end");
+        self.child.wait().unwrap().code()
     }
 }
 

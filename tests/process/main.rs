@@ -5,16 +5,21 @@
 
 mod bad_input;
 mod bounds;
+mod check;
 mod control;
 mod ctl;
 mod dsl;
+mod endpoints;
 mod endurance;
 mod files;
+mod goes_on;
 mod logs;
 mod messages;
 mod nginx;
 mod pid1;
 mod probes;
+mod readers;
+mod reload;
 mod restarts;
 mod scarcity;
 mod setup;

@@ -1,6 +1,7 @@
 use std::time::Instant;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::dsl::*;
 
@@ -35,6 +36,20 @@ fn a_setsided_grandchild_that_holds_stdout_is_stopped_and_delays_no_exit() {
     uphold.eventually("its output is read", |uphold| uphold.log("web").len() == 1);
     let grandchild: i32 = uphold.log("web")[0].parse().unwrap();
     assert!(!is_alive(grandchild));
+}
+
+#[test]
+fn an_exit_is_shown_while_what_it_left_behind_still_has_its_time() {
+    let text = "command = [\"sh\", \"-c\", \"trap '' TERM; sleep 600 & echo $!; exit 7\"]\n[restart]\npolicy = \"never\"\n[stop]\ntimeout = \"10m\"";
+    let uphold = Uphold::with_unit("web", text);
+    uphold.until_view("web", "its exit", |view| view["last_exit"]["code"] == 7);
+    let view = uphold.view("web");
+    assert_eq!((&view["state"], &view["pid"]), (&"stopping".into(), &serde_json::Value::Null), "{view:#}");
+    uphold.eventually("its output is read", |uphold| uphold.log("web").len() == 1);
+    let left: i32 = uphold.log("web")[0].parse().unwrap();
+    kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
+    uphold.until("web", "failed");
+    assert_eq!(uphold.view("web")["exits"].as_array().unwrap().len(), 1);
 }
 
 #[test]

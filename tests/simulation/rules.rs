@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uphold::engine::{
-    Answer, DoneResult, Effect, Engine, Event, EventKind, Facts, Goal, Input, Run, Settings, StateName,
-    Ticket, Time, Verb, View, Wanted,
+    Answer, DoneResult, Effect, Endpoints, Engine, Event, EventKind, Facts, Goal, Input, LastExit, Run,
+    Settings, StateName, Ticket, Time, Verb, View, Wanted,
 };
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
@@ -58,6 +58,10 @@ pub struct Rules {
     pub(super) bounds: BTreeMap<Name, Bound>,
     /// Who was seen in which state.
     seen: BTreeMap<Name, StateName>,
+    /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
+    before: (Vec<LastExit>, Option<u32>),
+    /// What proxies were told.
+    pub(super) offered: BTreeMap<Name, Endpoints>,
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
@@ -77,6 +81,19 @@ fn nanos(length: Duration) -> u64 {
 
 pub(super) fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
     engine.view(now, name, Facts::default())
+}
+
+/// Which instance the host tells of.
+fn about(input: &Input) -> Option<&Name> {
+    match input {
+        Input::Spawned { instance, .. }
+        | Input::SpawnFailed { instance, .. }
+        | Input::Exited { instance, .. }
+        | Input::Left { instance, .. }
+        | Input::Emptied { instance, .. }
+        | Input::Probed { instance, .. } => Some(instance),
+        _ => None,
+    }
 }
 
 macro_rules! hold {
@@ -106,6 +123,8 @@ impl Rules {
 
     /// An input is about to be taken.
     pub fn before(&mut self, now: Time, input: &Input, engine: &Engine) {
+        let before = about(input).and_then(|name| view(engine, now, name));
+        self.before = before.map(|view| (view.exits, view.pid)).unwrap_or_default();
         match input {
             Input::Command { verb, timeout, wait, ticket, .. } => {
                 let until = timeout.map(|timeout| now.mono.0 + nanos(timeout) + self.slack);
@@ -116,6 +135,9 @@ impl Rules {
                 if let Some(ticket) = ticket {
                     self.open.insert(*ticket, Open { verb: None, wait: true, until: Some(now.mono.0) });
                 }
+            }
+            Input::Gone { ticket } => {
+                self.open.remove(ticket);
             }
             Input::Shutdown => {
                 self.forced |= engine.shutting_down();
@@ -135,6 +157,8 @@ impl Rules {
             | Input::Left { .. }
             | Input::Emptied { .. }
             | Input::Notice { .. }
+            | Input::Own { .. }
+            | Input::Configure { .. }
             | Input::Childless => {}
         }
         let ends = |name: &Name| engine.unit(name).is_some_and(|unit| unit.on_end == OnEnd::Shutdown);
@@ -214,6 +238,17 @@ impl Rules {
                 self.last_seq = event.seq;
                 self.killing(event)?;
             }
+            Effect::Endpoints { instance, endpoints } => {
+                let before = match endpoints {
+                    Some(new) => self.offered.insert(instance.clone(), (**new).clone()),
+                    None => self.offered.remove(instance),
+                };
+                hold!(before.as_ref() != endpoints.as_deref(), "the endpoints of {instance} are told again");
+            }
+            Effect::Forget { instance } => {
+                self.offered.remove(instance);
+                self.ordered.remove(instance);
+            }
             Effect::Answer { ticket, answer } => self.answered(now, *ticket, answer, engine, host)?,
             Effect::Exit(_) => {
                 self.exits += 1;
@@ -232,9 +267,6 @@ impl Rules {
             | Effect::Probe { .. }
             | Effect::CancelProbe { .. }
             | Effect::Applied { .. } => {}
-            Effect::Forget { instance } => {
-                self.ordered.remove(instance);
-            }
         }
         Ok(())
     }
@@ -268,6 +300,7 @@ impl Rules {
             | Effect::Probe { .. }
             | Effect::CancelProbe { .. }
             | Effect::Applied { .. }
+            | Effect::Endpoints { .. }
             | Effect::Event(_)
             | Effect::Answer { .. }
             | Effect::Sweep(_)
@@ -344,22 +377,37 @@ impl Rules {
     /// An input was taken and its effects were carried out.
     pub fn after(&mut self, now: Time, input: &Input, engine: &Engine, host: &Host) -> Result<(), String> {
         self.steps += 1;
-        let instance = match input {
-            Input::Spawned { instance, .. }
-            | Input::SpawnFailed { instance, .. }
-            | Input::Exited { instance, .. }
-            | Input::Left { instance, .. }
-            | Input::Emptied { instance, .. }
-            | Input::Probed { instance, .. } => Some(instance),
-            _ => None,
-        };
-        if let Some(view) = instance.and_then(|name| view(engine, now, name)) {
+        if let Some(view) = about(input).and_then(|name| view(engine, now, name)) {
             self.sees(now, &view, engine, host)?;
+            self.shows_each_end_once(now, input, &view, engine)?;
         }
         let wide = matches!(input, Input::Load { .. } | Input::Command { .. } | Input::Shutdown);
         if self.exits == 0 && (wide || self.steps.is_multiple_of(SWEEP)) {
             self.sweep(now, engine, host)?;
         }
+        Ok(())
+    }
+
+    /// The end of a main process is shown with the input that tells of it, and nothing else adds one.
+    fn shows_each_end_once(
+        &self,
+        now: Time,
+        input: &Input,
+        view: &View,
+        engine: &Engine,
+    ) -> Result<(), String> {
+        let (mut expected, pid) = self.before.clone();
+        let name = &view.name;
+        match input {
+            Input::SpawnFailed { .. } => return Ok(()),
+            Input::Exited { run, .. } if pid.is_some() && engine.run(name) == Some(*run) => {
+                let last = view.last_exit.clone().filter(|last| last.finished_at == now.wall);
+                expected.push(last.ok_or(format!("{name} has ended, and does not show it"))?);
+                expected.drain(..expected.len().saturating_sub(10));
+            }
+            _ => {}
+        }
+        hold!(view.exits == expected, "{name} shows other ends than it had: {:?}", view.exits);
         Ok(())
     }
 
@@ -411,6 +459,15 @@ impl Rules {
         hold!(view.restarts <= ordered, "{name} was started {ordered} times and restarted {}", view.restarts);
         let ends = engine.shutting_down() || view.reason.as_deref() != Some("ShuttingDown");
         hold!(ends, "{name} is down for a shutdown that there is none of");
+        let offered = self.offered.get(name);
+        let started = service && engine.run(name).is_some();
+        hold!(offered.is_some() == started, "{name} has run {:?} and offers {offered:?}", engine.run(name));
+        let stops = view.state == StateName::Stopping;
+        let told = |offer: &Endpoints| {
+            (view.ready == Some(true), stops, &view.reason) == (offer.ready, offer.terminating, &offer.reason)
+                && offer.serving == (offer.ready || (offer.serving && stops && view.pid.is_some()))
+        };
+        hold!(offered.is_none_or(told), "{name} is {view:?} and offers {offered:?}");
         let before = self.seen.insert(name.clone(), view.state);
         if view.state == StateName::Backoff && before != Some(StateName::Backoff) {
             let rules = &engine.unit(name).ok_or("no unit")?.restart;

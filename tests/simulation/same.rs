@@ -8,6 +8,8 @@ impl Rules {
     /// uphold was killed, and nobody looked until now. The next one has the state, and has not begun.
     pub fn restored(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
         self.open.clear();
+        // Proxies are told everything anew.
+        self.offered.clear();
         for bound in self.bounds.values_mut() {
             bound.until = bound.until.max(now.mono.0) + KILL;
         }

@@ -24,6 +24,8 @@ pub enum Happening {
     Host(News),
     /// Somebody asks for something.
     Operator,
+    /// Who asked for something does not wait for the answer.
+    Gone(Ticket),
     /// The files change and are read again.
     Reload,
     /// The wall clock steps.
@@ -400,6 +402,7 @@ impl World {
                 self.again(40, Happening::Operator);
                 self.operate()
             }
+            Happening::Gone(ticket) => self.input(Input::Gone { ticket }),
             Happening::Reload => {
                 self.again(300, Happening::Reload);
                 self.reload()
@@ -476,7 +479,12 @@ impl World {
         let timeout = dice.percent(40).then(|| dice.wait(secs(60)));
         let wait = dice.percent(80);
         self.tickets += 1;
-        self.input(Input::Command { verb, instances, timeout, wait, ticket: Ticket(self.tickets) })
+        let ticket = Ticket(self.tickets);
+        if self.dice.percent(20) {
+            let at = self.within(secs(20));
+            self.agenda.add(at, Happening::Gone(ticket));
+        }
+        self.input(Input::Command { verb, instances, timeout, wait, ticket })
     }
 
     fn reload(&mut self) -> Result<(), String> {

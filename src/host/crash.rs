@@ -1,0 +1,246 @@
+//! A crash of uphold itself: what happened is written to a mapped page, and uphold executes itself. The new
+//! image says it and goes on. PID 1 never just exits.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_void};
+
+use super::mapped::Mapped;
+use super::reexec::{FAULTS, execute_self};
+use crate::unit::Signal;
+
+/// So many crashes
+pub const TOO_MANY: usize = 3;
+/// within so long are too many: uphold then does less.
+const SOON: Duration = Duration::from_secs(60);
+/// So much is kept of what there is to say.
+const TEXT: usize = 6 << 10;
+/// Inputs that are remembered for having crashed uphold.
+const INPUTS: usize = 8;
+/// A stack for handlers: that of the thread may be what is wrong.
+const STACK: usize = 64 << 10;
+
+/// What stands in the page.
+#[repr(C)]
+struct Page {
+    /// When uphold crashed, on CLOCK_MONOTONIC; the oldest is overwritten.
+    times: [AtomicU64; TOO_MANY],
+    count: AtomicUsize,
+    /// What is being taken at the moment.
+    input: AtomicU64,
+    /// What was being taken at a crash, and how often.
+    inputs: [AtomicU64; INPUTS],
+    often: [AtomicU64; INPUTS],
+    /// Bytes of `text` that nobody has said yet.
+    length: AtomicUsize,
+    text: [AtomicU8; TEXT],
+}
+
+static PAGE: OnceLock<&'static Page> = OnceLock::new();
+/// Signals that somebody sent, and that are no fault, go there.
+static SENT: AtomicI32 = AtomicI32::new(-1);
+
+/// What the images before this one have left to say.
+#[derive(Debug, Default)]
+pub struct Crashes {
+    /// The last crash, if it was not said yet.
+    pub unsaid: Option<String>,
+    /// Three of them within a minute.
+    pub too_many: bool,
+}
+
+/// Opens the page in the private directory: from here on every panic of a thread that uphold cannot do without,
+/// and every fault, ends in an exec of uphold by itself. `fresh`: crashes of another process count no more.
+pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(private.join("crash"))?;
+    if fresh {
+        file.set_len(0)?;
+    }
+    let mapped = Mapped::of(&file, size_of::<Page>())?;
+    // SAFETY: all fields of a page are atomics of plain numbers.
+    let page = unsafe { mapped.forever::<Page>(0, 1) };
+    let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
+    let page = *PAGE.get_or_init(|| page);
+    std::panic::set_hook(Box::new(panicked));
+    let length = page.length.swap(0, SeqCst).min(TEXT);
+    let bytes: Vec<u8> = page.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
+    let unsaid = (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned());
+    let now = super::monotonic().0;
+    let recent = |time: &AtomicU64| {
+        let time = time.load(SeqCst);
+        time != 0 && now.saturating_sub(time) < u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX)
+    };
+    Ok(Crashes { unsaid, too_many: page.times.iter().all(recent) })
+}
+
+/// What is taken from here on, by a number that a same one has again; 0: nothing.
+pub fn taking(input: u64) {
+    if let Some(page) = PAGE.get() {
+        page.input.store(input, SeqCst);
+    }
+}
+
+/// This has crashed uphold twice.
+pub fn is_poison(input: u64) -> bool {
+    PAGE.get().is_some_and(|page| {
+        page.inputs
+            .iter()
+            .zip(&page.often)
+            .any(|(known, often)| known.load(SeqCst) == input && often.load(SeqCst) >= 2)
+    })
+}
+
+/// Handles the signals that report a fault. Those that somebody has sent are none: their numbers come out of
+/// the descriptor, a byte each.
+pub fn handle_faults() -> io::Result<File> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    super::sys::set_nonblocking(&write)?;
+    SENT.store(write.as_raw_fd(), SeqCst);
+    // It stays open for as long as uphold runs.
+    std::mem::forget(write);
+    install_handlers()?;
+    Ok(read.into())
+}
+
+fn panicked(info: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("unnamed").to_owned();
+    let backtrace = std::backtrace::Backtrace::force_capture();
+    let text = format!("thread {name}: {info}\n{backtrace}");
+    // Where stderr is gone, there is nobody to tell.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("uphold: panic in {text}\n").as_bytes());
+    // Those catch what happens in them, and answer.
+    if name.starts_with("spawn") || name == "log-reader" {
+        return;
+    }
+    if let Some(page) = PAGE.get() {
+        page.note(text.bytes());
+        let errno = execute_self();
+        let _ = io::Write::write_all(
+            &mut io::stderr(),
+            format!("uphold: cannot execute itself after a panic: {errno}\n").as_bytes(),
+        );
+    }
+}
+
+impl Page {
+    /// Nothing is allocated here.
+    fn note(&self, text: impl Iterator<Item = u8>) {
+        let mut length = 0;
+        for (place, byte) in self.text.iter().zip(text) {
+            place.store(byte, SeqCst);
+            length += 1;
+        }
+        self.length.store(length, SeqCst);
+        let turn = self.count.fetch_add(1, SeqCst);
+        if let Some(time) = self.times.get(turn % TOO_MANY) {
+            time.store(super::monotonic().0.max(1), SeqCst);
+        }
+        let input = self.input.swap(0, SeqCst);
+        if input == 0 {
+            return;
+        }
+        let known = self.inputs.iter().position(|known| known.load(SeqCst) == input);
+        let place = known.unwrap_or(turn % INPUTS);
+        if let (Some(key), Some(often)) = (self.inputs.get(place), self.often.get(place)) {
+            if known.is_none() {
+                key.store(input, SeqCst);
+                often.store(0, SeqCst);
+            }
+            often.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// The handler of faults. Only what signal-safety(7) allows.
+extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid siginfo.
+    let info = unsafe { &*info };
+    // SAFETY: all of its bytes are set; without a sender this is no pid, and is not used as one.
+    let sender = unsafe { info.si_pid() };
+    // SAFETY: takes nothing.
+    let own = unsafe { libc::getpid() };
+    if info.si_code <= 0 && sender != own {
+        let byte = number.to_le_bytes();
+        // SAFETY: the buffer is one byte that lives through the call; -1 is an error.
+        let _ = unsafe { libc::write(SENT.load(SeqCst), byte.as_ptr().cast(), 1) };
+        return;
+    }
+    // SAFETY: as above; for a signal without one the bytes mean something else and are only shown.
+    let address = unsafe { info.si_addr() };
+    let name: &[u8] = match number {
+        libc::SIGSEGV => b"SIGSEGV",
+        libc::SIGBUS => b"SIGBUS",
+        libc::SIGABRT => b"SIGABRT",
+        libc::SIGILL => b"SIGILL",
+        libc::SIGFPE => b"SIGFPE",
+        libc::SIGTRAP => b"SIGTRAP",
+        _ => b"SIGSYS",
+    };
+    if let Some(page) = PAGE.get() {
+        let digits = (0..16).rev().map(|digit| {
+            let nibble = address.addr() >> (digit * 4) & 0xf;
+            b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
+        });
+        page.note(name.iter().copied().chain(b" at address 0x".iter().copied()).chain(digits));
+        let _ = execute_self();
+    }
+    // Without an exec the default is what is left.
+    // SAFETY: SIG_DFL runs no code.
+    let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+    // SAFETY: takes an integer.
+    let _ = unsafe { libc::raise(number) };
+}
+
+fn install_handlers() -> io::Result<()> {
+    let stack = Box::leak(vec![0_u8; STACK].into_boxed_slice());
+    let alternate = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK };
+    // SAFETY: the stack lives for ever and is used by nothing else; a null old one is allowed.
+    if unsafe { libc::sigaltstack(&raw const alternate, std::ptr::null_mut()) } != 0 {
+        return Err(Errno::last().into());
+    }
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = fault;
+    // SAFETY: all zeroes is a valid sigaction.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    for signal in FAULTS {
+        // SAFETY: the handler does only what a signal handler may, on a stack that is large enough.
+        if unsafe { libc::sigaction(signal, action, std::ptr::null_mut()) } != 0 {
+            return Err(Errno::last().into());
+        }
+    }
+    Ok(())
+}
+
+/// What a test wants to happen to uphold at a point (`failpoint`).
+pub fn act(action: &str) {
+    let signal = match action {
+        "kill" => Signal::KILL.number(),
+        "segv" => {
+            // SAFETY: it is not safe, and meant to be so: this is a fault that a test asked for.
+            let _ = unsafe { std::ptr::read_volatile(std::ptr::without_provenance::<u8>(8)) };
+            return;
+        }
+        "abort" => std::process::abort(),
+        _ => return,
+    };
+    let own = std::process::id().cast_signed();
+    // SAFETY: takes integers; it is for this very process.
+    let _ = unsafe { libc::kill(own, signal) };
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,186 @@
+//! uphold executes itself: the new image has the pid, the children, and every open descriptor of the old one,
+//! and takes over as after a kill. Everything that the way there needs is made ahead, so that it can be gone
+//! from a signal handler: no allocation, no lock.
+
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::libc::{self, c_char, c_int};
+
+/// Signals that report a fault. Blocked, the next fault would end PID 1 instead of being handled.
+pub(super) const FAULTS: [c_int; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+
+/// As uphold was started.
+struct Ready {
+    /// Its binary, which may be deleted by now.
+    image: RawFd,
+    /// Where that stood.
+    path: PathBuf,
+    argv: Pointers,
+    envp: Pointers,
+}
+
+/// Strings as execve wants them.
+struct Pointers {
+    _strings: Vec<CString>,
+    pointers: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers are to the strings beside them, which nobody changes.
+unsafe impl Send for Pointers {}
+// SAFETY: as above.
+unsafe impl Sync for Pointers {}
+
+impl Pointers {
+    fn new(strings: impl Iterator<Item = OsString>) -> Pointers {
+        let strings: Vec<CString> =
+            strings.filter_map(|string| CString::new(string.into_vec()).ok()).collect();
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Pointers { _strings: strings, pointers }
+    }
+}
+
+static READY: OnceLock<Ready> = OnceLock::new();
+
+/// Makes what an exec of uphold by itself needs. Call it early: arguments and environment are as they are now.
+pub fn prepare_reexec() -> io::Result<()> {
+    let image = super::sys::above_stdio(File::open("/proc/self/exe")?.into())?.into_raw_fd();
+    let path = std::fs::read_link("/proc/self/exe")?;
+    // The kernel's word for a file that was replaced.
+    let path = match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => PathBuf::from(OsString::from_vec(path.to_vec())),
+        None => path,
+    };
+    let environment = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    let ready =
+        Ready { image, path, argv: Pointers::new(std::env::args_os()), envp: Pointers::new(environment) };
+    READY.get_or_init(|| ready);
+    // An exec by a descriptor would name the process after that.
+    let _ = nix::sys::prctl::set_name(c"uphold");
+    Ok(())
+}
+
+/// Where the binary of uphold stands, or stood: what an upgrade executes.
+pub fn own_path() -> Option<&'static Path> {
+    READY.get().map(|ready| ready.path.as_path())
+}
+
+/// Descriptors above 2 that are open. Asked first of all, these are what was inherited.
+pub fn open_descriptors() -> Vec<RawFd> {
+    let mut found = Vec::new();
+    each_descriptor(|fd| found.push(fd));
+    // That of the directory, which is closed by now.
+    found.retain(|fd| super::sys::is_open(*fd));
+    found
+}
+
+/// Executes the binary at this path with the arguments and the environment of this one. Returns only if it
+/// cannot; then all is as before.
+pub fn execute(path: &Path) -> io::Error {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    go(libc::AT_FDCWD, &path, 0).into()
+}
+
+/// Executes the same binary again, deleted or not. Returns only if it cannot. May be called by a signal
+/// handler.
+pub(super) fn execute_self() -> Errno {
+    let image = READY.get().map_or(-1, |ready| ready.image);
+    go(image, c"", libc::AT_EMPTY_PATH)
+}
+
+fn go(dir: RawFd, path: &CStr, flags: c_int) -> Errno {
+    let Some(ready) = READY.get() else { return Errno::ENOSYS };
+    // What comes on the way is heard by the new image: handlers do not outlive an exec, a mask does.
+    let before = block_all_but_faults();
+    each_descriptor(|fd| set_close_on_exec(fd, false));
+    // SAFETY: path and both arrays are null-terminated and live as long as uphold.
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            dir,
+            path.as_ptr(),
+            ready.argv.pointers.as_ptr(),
+            ready.envp.pointers.as_ptr(),
+            flags,
+        )
+    };
+    let errno = Errno::last();
+    each_descriptor(|fd| set_close_on_exec(fd, true));
+    // SAFETY: the set is the one that the kernel gave; a null old set is allowed.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    errno
+}
+
+fn block_all_but_faults() -> MaybeUninit<libc::sigset_t> {
+    let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
+    // SAFETY: sigfillset initialises the set that it is given.
+    let _ = unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    for signal in FAULTS {
+        // SAFETY: the set was initialised just now.
+        let _ = unsafe { libc::sigdelset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: one set was initialised, the other is written.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), before.as_mut_ptr()) };
+    before
+}
+
+fn set_close_on_exec(fd: RawFd, on: bool) {
+    let flags = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: takes integers; a bad descriptor is an error.
+    let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, flags) };
+}
+
+/// Every descriptor above 2, with nothing but system calls. Without /proc: as many as most programs have.
+fn each_descriptor(mut act: impl FnMut(RawFd)) {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the path is null-terminated.
+    let dir = unsafe { libc::open(c"/proc/self/fd".as_ptr(), flags) };
+    if dir < 0 {
+        return (3..1024).for_each(act);
+    }
+    let mut buffer = Directory([0; 4096]);
+    loop {
+        let (start, length) = (buffer.0.as_mut_ptr(), buffer.0.len());
+        // SAFETY: the kernel writes at most so many bytes to the buffer.
+        let count = unsafe { libc::syscall(libc::SYS_getdents64, dir, start, length) };
+        let Ok(count @ 1..) = usize::try_from(count) else { break };
+        let mut rest = buffer.0.get(..count).unwrap_or_default();
+        // An entry: inode and offset (8 bytes each), its length (2), a type (1), a name that ends with a NUL.
+        while let Some(length) = rest.get(16..18).and_then(|bytes| bytes.try_into().ok()) {
+            let length = usize::from(u16::from_ne_bytes(length));
+            let name = rest.get(19..length).unwrap_or_default();
+            if let Some(fd) = number(name).filter(|fd| *fd > 2 && *fd != dir) {
+                act(fd);
+            }
+            rest = rest.get(length.max(1)..).unwrap_or_default();
+        }
+    }
+    // SAFETY: it was opened above, and nobody else knows it.
+    let _ = unsafe { libc::close(dir) };
+}
+
+#[repr(align(8))]
+struct Directory([u8; 4096]);
+
+fn number(name: &[u8]) -> Option<RawFd> {
+    let mut value: RawFd = 0;
+    let digits = name.iter().take_while(|byte| byte.is_ascii_digit());
+    for digit in digits.clone() {
+        value = value.checked_mul(10)?.checked_add(RawFd::from(*digit - b'0'))?;
+    }
+    digits.count().gt(&0).then_some(value)
+}
