@@ -62,6 +62,8 @@ pub struct Rules {
     before: (Vec<LastExit>, Option<u32>),
     /// What proxies were told.
     pub(super) offered: BTreeMap<Name, Endpoints>,
+    /// What they were told by the uphold before.
+    pub(super) inherited: BTreeMap<Name, Endpoints>,
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
@@ -244,6 +246,12 @@ impl Rules {
                     None => self.offered.remove(instance),
                 };
                 hold!(before.as_ref() != endpoints.as_deref(), "the endpoints of {instance} are told again");
+                if let (Some(old), Some(new)) = (self.inherited.remove(instance), endpoints) {
+                    let facts = |offer: &Endpoints| (offer.ready, offer.serving, offer.terminating);
+                    // What is on record is exact to the millisecond.
+                    let kept = old.since.to_string() == new.since.to_string();
+                    hold!(kept || facts(&old) != facts(new), "{instance} was {old:?} and is {new:?}");
+                }
             }
             Effect::Forget { instance } => {
                 self.offered.remove(instance);

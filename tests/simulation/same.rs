@@ -9,7 +9,7 @@ impl Rules {
     pub fn restored(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
         self.open.clear();
         // Proxies are told everything anew.
-        self.offered.clear();
+        self.inherited.extend(std::mem::take(&mut self.offered));
         for bound in self.bounds.values_mut() {
             bound.until = bound.until.max(now.mono.0) + KILL;
         }

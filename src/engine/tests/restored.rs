@@ -261,3 +261,20 @@ fn a_sweep_and_the_exit_are_said_again() {
     script.input(Input::Childless).did(&["exit 0"]);
     script.killed_with(settings(), true, vec![plain("web")]).did(&["exit 0"]);
 }
+
+#[test]
+fn proxies_are_told_anew_and_since_when_it_has_been_so() {
+    let mut script = Script::new(vec![plain("web")]);
+    script.until(1000).spawned("web").until(5000);
+    let state = saved(&script.engine);
+    script.engine = Engine::restored(Settings::default(), state, script.time(), false);
+    let mut effects = Vec::new();
+    let load = Input::Load { plan: plan(vec![plain("web")]), update: false, ticket: None };
+    script.engine.handle(script.time(), load, &mut effects);
+    let told = effects.into_iter().find_map(|effect| match effect {
+        Effect::Endpoints { endpoints, .. } => endpoints,
+        _ => None,
+    });
+    let told = told.unwrap();
+    assert_eq!((told.ready, told.since), (true, Wall::from_nanos(1_000_000_000)));
+}
