@@ -48,6 +48,8 @@ pub struct Head {
     pub image: u32,
     /// Soft and hard RLIMIT_NOFILE as the first image found them, if it raised its own: what children get.
     pub nofile: Option<(u64, u64)>,
+    /// oom_score_adj likewise.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// What an uphold before has left.

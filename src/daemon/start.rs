@@ -267,11 +267,13 @@ async fn live(
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
     before.nofile = before.nofile.or_else(host::raise_nofile);
+    before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
         token: before.token.clone(),
         nofile: before.nofile,
+        oom_score_adj: before.oom_score_adj,
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
         } else {
