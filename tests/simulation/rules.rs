@@ -255,6 +255,7 @@ impl Rules {
             }
             Effect::Forget { instance } => {
                 self.offered.remove(instance);
+                self.inherited.remove(instance);
                 self.ordered.remove(instance);
             }
             Effect::Answer { ticket, answer } => self.answered(now, *ticket, answer, engine, host)?,
@@ -299,6 +300,7 @@ impl Rules {
         match effect {
             Effect::Spawn { instance, .. } => *self.ordered.entry(instance.clone()).or_default() += 1,
             Effect::Forget { instance } => {
+                self.offered.remove(instance);
                 self.ordered.remove(instance);
             }
             Effect::Signal { .. }

@@ -38,6 +38,8 @@ impl Rules {
     /// The next one has looked at the files and has resumed; the one before lives on for comparison, and has
     /// looked at them too.
     pub fn resumed(&mut self, now: Time, old: &Engine, new: &Engine, same: bool) -> Result<(), String> {
+        // Whoever was not told by now has no service any more.
+        self.inherited.clear();
         if old.shutting_down() && !same {
             return Ok(());
         }
