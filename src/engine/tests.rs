@@ -1,5 +1,9 @@
 //! Scripts: what is done for what is said, in the order of time.
 
+mod recorded;
+mod restored;
+mod restored_probes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +193,27 @@ impl Script {
     fn events(&self, unit: &str) -> Vec<String> {
         let events = self.engine.events(Some(&name(unit)), 0);
         events.iter().map(|event| format!("{} {} x{}", event.reason, event.message, event.count)).collect()
+    }
+}
+
+/// What is left of an engine that was killed, as JSON.
+fn saved(engine: &Engine) -> Saved<'static> {
+    serde_json::from_str(&serde_json::to_string(&engine.state()).unwrap()).unwrap()
+}
+
+impl Script {
+    /// uphold is killed, and one that is started later has taken over. `same`: it became that by an exec.
+    fn killed(&mut self, same: bool, units: Vec<Unit>) -> &mut Script {
+        self.killed_with(Settings::default(), same, units)
+    }
+
+    fn killed_with(&mut self, settings: Settings, same: bool, units: Vec<Unit>) -> &mut Script {
+        self.engine = Engine::restored(settings, saved(&self.engine), self.time(), same);
+        self.input(Input::Load { plan: plan(units), update: false, ticket: None });
+        let mut effects = Vec::new();
+        self.engine.resume(self.time(), &mut effects);
+        self.done.extend(effects.iter().filter_map(told));
+        self
     }
 }
 
