@@ -543,6 +543,23 @@ fn a_crash_of_what_it_requires_does_not_touch_a_unit_but_its_stop_does() {
 }
 
 #[test]
+fn what_cannot_be_killed_and_lost_what_it_requires_holds_nobody_up() {
+    let requires = |text: &str, other: &str| unit(text, |unit| unit.requires = vec![name(other)]);
+    let mut script = Script::new(vec![plain("db"), requires("app", "db"), requires("web", "app")]);
+    script.spawned("db").spawned("app").spawned("web");
+    // It crashes, and what it leaves survives SIGKILL; its dependent runs on.
+    script.exited("app", Exit::Code(1)).left("app", &[7]).until(60_000);
+    script.left("app", &[7]);
+    assert_eq!(script.view("app").reason.as_deref(), Some("Unkillable"));
+    assert_eq!(script.state("web"), "running");
+    let began = ["spawn db", "spawn app", "spawn web", "terminate app", "kill app", "survey app"];
+    script.did(&began);
+    // What it requires is stopped: first goes who requires it, then that.
+    script.command(Verb::Stop, &["db"]).did(&["SIGTERM web"]);
+    script.dies("web", 0).did(&["SIGTERM db"]);
+}
+
+#[test]
 fn a_restart_of_what_it_requires_stops_a_unit_before_and_starts_it_after() {
     let mut script = Script::new(vec![plain("db"), unit("web", |unit| unit.requires = vec![name("db")])]);
     script.spawned("db").spawned("web").command(Verb::Restart, &["db"]).did(&[
