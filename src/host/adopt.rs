@@ -108,7 +108,7 @@ impl Host {
         let record = self.slots.get(run).map(|slot| slot.record());
         let begun = record.filter(|record| record.pid != 0);
         if so_far == SoFar::Ordered && begun.is_none() {
-            // The kernel writes the pid before the child's first instruction: there was no child.
+            // The kernel writes the pid before the child may run: there was no child.
             self.slots.release(run);
             return self.spawn(order);
         }
@@ -119,6 +119,14 @@ impl Host {
         let found = match (begun, so_far) {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
             (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref()),
+        };
+        let begun = match (&found, self.slots.get(run)) {
+            // It is proven to be the run's by now, and the next uphold is to know it at once.
+            (Found::Other(other), Some(slot)) if begun.is_some_and(|record| record.start == 0) => {
+                slot.born(pid, other.start, kin::owner(pid));
+                Some(slot.record())
+            }
+            (_, _) => begun,
         };
         let output = self.reopen(&order, &stem);
         self.say(News::Resumed { instance: order.instance.clone(), run, output });

@@ -111,6 +111,11 @@ pub(super) fn started(pid: i32) -> u64 {
     proc(pid).ok().flatten().map_or(0, |proc| proc.start)
 }
 
+/// Who a process runs as; 0: it is gone, or nobody can tell.
+pub(super) fn owner(pid: i32) -> u32 {
+    fs::metadata(format!("/proc/{pid}")).map_or(0, |metadata| metadata.uid())
+}
+
 /// Every process that /proc shows. One that cannot be read for want of descriptors or memory is an error:
 /// nobody may take it for gone.
 pub(super) fn snapshot() -> io::Result<Vec<Proc>> {

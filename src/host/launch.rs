@@ -402,7 +402,13 @@ fn start(
     let child = launched.cloned.insert(shop.cloning.begin());
     match spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid)) {
         Ok(born) => Ok((born.pid, born.outside)),
-        Err((stage, errno)) => Err(explain(unit, prepared, stage, errno)),
+        Err((stage, errno)) => {
+            // There is no child any more. A successor that has not heard of this tries again, and hears it, too.
+            if let Some(slot) = slot {
+                slot.pid.store(0, Ordering::SeqCst);
+            }
+            Err(explain(unit, prepared, stage, errno))
+        }
     }
 }
 

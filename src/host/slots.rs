@@ -5,7 +5,7 @@
 //! header | slot | slot | …      64 bytes each
 //! ```
 //!
-//! The kernel itself writes a child's pid here before the child's first instruction (CLONE_CHILD_SETTID). How
+//! The kernel itself writes a child's pid here before it lets the child run (CLONE_PARENT_SETTID). How
 //! a run ended is written before its process is reaped. A slot is free once nobody needs it.
 
 use std::collections::HashMap;

@@ -180,8 +180,8 @@ struct Shared<'a> {
 /// Starts a child. When this returns `Ok`, its exec has succeeded (or it was killed before it could say
 /// otherwise). A child that failed is reaped here. The calling thread must have all signals blocked.
 ///
-/// Its pid stands in `pid` before it runs, and the kernel lets itself write it to `slot` before its first
-/// instruction, whatever becomes of uphold.
+/// Its pid stands in `slot` before it runs, whatever becomes of uphold: the kernel writes it there in the call, as
+/// soon as there is a child. `pid` has it before the child's first instruction.
 pub(super) fn start(
     stack: &Stack,
     image: &Image,
@@ -189,26 +189,36 @@ pub(super) fn start(
     pid: &AtomicI32,
     slot: Option<&'static AtomicI32>,
 ) -> Result<Born, (Stage, Errno)> {
-    start_with(stack, image, cgroup, Pids { parent: pid, child: slot }, true)
+    start_with(stack, image, cgroup, Pids { pid, slot }, true)
 }
 
 /// Where a child's pid goes.
 #[derive(Clone, Copy)]
 struct Pids<'a> {
-    /// CLONE_PARENT_SETTID.
-    parent: &'a AtomicI32,
-    /// CLONE_CHILD_SETTID.
-    child: Option<&'static AtomicI32>,
+    /// In the memory of uphold.
+    pid: &'a AtomicI32,
+    /// In memory that outlives it.
+    slot: Option<&'static AtomicI32>,
 }
 
 impl Pids<'_> {
     fn flags(self) -> c_int {
-        let child = if self.child.is_some() { libc::CLONE_CHILD_SETTID } else { 0 };
-        libc::CLONE_PARENT_SETTID | child
+        if self.slot.is_some() {
+            libc::CLONE_PARENT_SETTID | libc::CLONE_CHILD_SETTID
+        } else {
+            libc::CLONE_PARENT_SETTID
+        }
     }
 
+    /// CLONE_PARENT_SETTID: the kernel writes there before it lets the child run. What CLONE_CHILD_SETTID names is
+    /// written by the child once it has its turn, and an image that takes over may look before that.
+    fn parent(self) -> *mut pid_t {
+        self.slot.unwrap_or(self.pid).as_ptr()
+    }
+
+    /// CLONE_CHILD_SETTID.
     fn child(self) -> *mut pid_t {
-        self.child.map_or(ptr::null_mut(), AtomicI32::as_ptr)
+        if self.slot.is_some() { self.pid.as_ptr() } else { ptr::null_mut() }
     }
 }
 
@@ -270,7 +280,7 @@ fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>, pids: Pids<
         flags: vfork | CLONE_CLEAR_SIGHAND | into,
         pidfd: 0,
         child_tid: pids.child().expose_provenance() as u64,
-        parent_tid: pids.parent.as_ptr().expose_provenance() as u64,
+        parent_tid: pids.parent().expose_provenance() as u64,
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         stack: stack.usable().addr() as u64,
         stack_size: STACK as u64,
@@ -323,7 +333,7 @@ fn clone3(
 /// The C library's clone: the fallback everywhere.
 fn clone(stack: &Stack, shared: &Shared<'_>, pids: Pids<'_>) -> Result<pid_t, Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | pids.flags() | libc::SIGCHLD;
-    let (parent, tls, child) = (pids.parent.as_ptr(), ptr::null_mut::<c_void>(), pids.child());
+    let (parent, tls, child) = (pids.parent(), ptr::null_mut::<c_void>(), pids.child());
     let argument = ptr::from_ref(shared).cast_mut().cast::<c_void>();
     // SAFETY: the stack is the child's alone, and `shared` outlives it because of CLONE_VFORK. The kernel
     // writes one pid_t to each place of `pids`, which live through the call; it looks at none that the flags
@@ -567,13 +577,13 @@ mod tests {
         let made = base.as_ref().map(|base| base.leaf("older").unwrap());
         let pid = AtomicI32::new(0);
         let slot = Box::leak(Box::new(AtomicI32::new(0)));
-        let pids = Pids { parent: &pid, child: Some(slot) };
+        let pids = Pids { pid: &pid, slot: Some(slot) };
         let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), pids, false).unwrap();
         assert_eq!((pid.load(Ordering::SeqCst), slot.load(Ordering::SeqCst)), (born.pid, born.pid));
         let (_, exit) = wait(Child::Pid(born.pid), false, true).unwrap().unwrap();
         assert_eq!(exit, Exit::Code(if base.is_some() { 5 } else { 6 }));
         let gone = Image { candidates: vec![c"/nonexistent".into()], ..image };
-        let pids = Pids { parent: &pid, child: None };
+        let pids = Pids { pid: &pid, slot: None };
         assert_eq!(start_with(&stack, &gone, None, pids, false).unwrap_err(), (Stage::Exec, Errno::ENOENT));
         made.inspect(|(leaf, _)| assert!(leaf.remove()));
         base.inspect(Base::remove);
