@@ -33,6 +33,8 @@ pub struct Inheritance {
     pub descriptors: Inherited,
     /// What there is to say.
     pub complaint: Option<String>,
+    /// Pid and start of the uphold that has left the state, if that is another process.
+    before: Option<(u32, u64)>,
     /// Held for as long as uphold runs; `None`: there is no runtime directory.
     _lock: Option<Lock>,
 }
@@ -46,6 +48,9 @@ impl Inheritance {
             return Ok(Inheritance::nothing(descriptors, lock));
         };
         let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock));
+        if let Some((pid, start)) = found.before {
+            host::wait_for_end(&places.runtime.clone().unwrap_or_default(), pid, start)?;
+        }
         match host::catch_crashes(private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
@@ -70,6 +75,7 @@ impl Inheritance {
             crashes: Crashes::default(),
             descriptors,
             complaint: None,
+            before: None,
             _lock: lock,
         }
     }
@@ -83,8 +89,10 @@ impl Inheritance {
                 let same = (head.pid, head.start) == own;
                 let (image, nofile, oom_score_adj) =
                     if same { (head.image + 1, head.nofile, head.oom_score_adj) } else { (1, None, None) };
+                let before = (!same).then_some((head.pid, head.start));
                 let (token, cgroups) = (head.token, head.cgroups);
-                Inheritance { state: Some(state), same, token, image, nofile, oom_score_adj, cgroups, ..none }
+                let state = Some(state);
+                Inheritance { state, same, token, image, nofile, oom_score_adj, cgroups, before, ..none }
             }
             Before::Useless(why) => {
                 let place = match journal::set_aside(private) {

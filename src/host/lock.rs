@@ -4,13 +4,14 @@
 //! It is a flock(2) on the file `lock`, close-on-exec. So a child between clone and exec holds it too: who has
 //! got the lock knows that every child that an uphold before has made is recorded, and is uphold no more.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 
 use super::slots::{self, Record};
 use super::{Inherited, kin, sys};
@@ -63,8 +64,11 @@ struct Holder {
 pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, LockError> {
     let path = dir.join("lock");
     let io = |error| LockError::Io { path: path.clone(), error };
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    // Who may open it may lock it: 0600, or any user could keep uphold from coming back.
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(&path).map_err(io)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
     let until = Instant::now() + PATIENCE;
     let mut locked = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -87,11 +91,26 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
         }
         std::thread::sleep(LOOK);
     };
-    locked.set_len(0).map_err(io)?;
-    locked.rewind().map_err(io)?;
     let (pid, start, (device, inode)) = (std::process::id(), super::own_start(), image("self"));
-    writeln!(locked, "{pid} {start} {device} {inode}").map_err(io)?;
+    let text = format!("{pid} {start} {device} {inode}\n");
+    // It is held, whether the disk has room to say by whom or not.
+    let written = locked.rewind().and_then(|()| locked.write_all(text.as_bytes()));
+    let _ = written.and_then(|()| locked.set_len(text.len() as u64));
     Ok(Lock(locked))
+}
+
+/// Waits for the end of the uphold that has left a state in this directory, which is about to be if the lock was
+/// its own. One that goes on has lost its lock file, and is not to be taken over while it lives.
+pub fn wait_for_end(dir: &Path, pid: u32, start: u64) -> Result<(), LockError> {
+    let before = Holder { pid: Some(pid), start, image: (0, 0) };
+    let until = Instant::now() + PATIENCE;
+    while before.lives() {
+        if Instant::now() >= until {
+            return Err(LockError::Held { dir: dir.to_owned(), pid: Some(pid) });
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Device and inode of what a process executes.
@@ -120,14 +139,53 @@ impl Holder {
         found.is_some_and(|found| !found.zombie && (self.start == 0 || found.start == self.start))
     }
 
-    /// Ends a recorded child that still executes what this uphold did. The pidfd comes first, so that it is
-    /// held while it is looked at.
+    /// Ends a recorded child that still executes what this uphold did, and of which nobody has seen the exec: a
+    /// service may be an uphold, too. The pidfd comes first, so that it is held while it is looked at.
     fn end_unborn(&self, record: &Record) {
-        if let Ok(pidfd) = sys::pidfd_open(record.pid)
+        if record.start == 0
+            && record.pid != std::process::id().cast_signed()
+            && let Ok(pidfd) = sys::pidfd_open(record.pid)
             && self.image != (0, 0)
             && image(&record.pid.to_string()) == self.image
         {
             let _ = sys::pidfd_kill(&pidfd, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Run;
+
+    #[test]
+    fn only_who_has_not_executed_its_command_is_ended() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        // A service that is what uphold is, too: one whose exec was seen, and one of which nobody knows.
+        while !fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe != std::env::current_exe().unwrap())
+        {
+            std::thread::yield_now();
+        }
+        let holder = Holder { pid: Some(1), start: 0, image: image(&pid.to_string()) };
+        let record = |start| Record { run: Run(1), pid, start, uid: 0, exit: None };
+        holder.end_unborn(&record(kin::started(pid)));
+        assert!(sys::pidfd_lives(&sys::pidfd_open(pid).unwrap()));
+        holder.end_unborn(&record(0));
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_lock_is_for_its_owner_alone_and_says_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        fs::write(&path, "an older one that had more to say than there is to be said now, or ever was\n")
+            .unwrap();
+        let lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&format!("{} ", std::process::id())) && text.lines().count() == 1, "{text}");
+        drop(lock);
     }
 }

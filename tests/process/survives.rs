@@ -226,3 +226,17 @@ fn what_a_run_had_written_that_ended_while_no_uphold_ran_is_said_to_be_lost() {
         uphold.log("web").last().is_some_and(|line| line == "first")
     });
 }
+
+#[test]
+fn a_living_uphold_without_its_lock_file_is_left_alone() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    let main = uphold.until("web", "running").main_pid("web");
+    fs::remove_file(uphold.path("run/lock")).unwrap();
+    let mut command = uphold.command();
+    command.stderr(fs::File::create(uphold.path("second")).unwrap());
+    let mut second = Lines::of(command);
+    assert_eq!(second.exit(), Some(1));
+    let text = fs::read_to_string(uphold.path("second")).unwrap();
+    assert!(text.contains(&format!("uphold with pid {} holds it", uphold.pid())), "{text}");
+    assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", main));
+}
