@@ -55,6 +55,7 @@ impl Places {
             Some(named) => Some(make_runtime(named, uid)?),
             None => match make_runtime(&default_runtime(uid), uid) {
                 Ok(made) => Some(made),
+                Err(error) if holds_state(&default_runtime(uid)) => return Err(error),
                 Err(error) => {
                     lacks.push(format!("{error}: there is no control socket until then"));
                     None
@@ -63,7 +64,9 @@ impl Places {
         };
         let private = match runtime_dir.as_deref().map(make_private) {
             Some(Ok(private)) => Some(private),
-            Some(Err(error)) if runtime.is_some() => return Err(error),
+            Some(Err(error)) if runtime.is_some() || runtime_dir.as_deref().is_some_and(holds_state) => {
+                return Err(error);
+            }
             Some(Err(error)) => {
                 lacks.push(error.to_string());
                 None
@@ -110,8 +113,16 @@ fn make_runtime(path: &Path, uid: u32) -> Result<PathBuf, PlaceError> {
     if meta.uid() != uid && uid != 0 {
         return Err(PlaceError::Foreign { path: path.to_owned(), owner: meta.uid() });
     }
-    probe_write(&made).map_err(fail)?;
+    // Where an uphold before has left a state, to do without would be to start all of it a second time.
+    if !holds_state(&made) {
+        probe_write(&made).map_err(fail)?;
+    }
     Ok(made)
+}
+
+/// An uphold before has left something there to take over.
+fn holds_state(runtime: &Path) -> bool {
+    runtime.join("private/state").exists()
 }
 
 fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
@@ -119,7 +130,10 @@ fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
     let fail =
         |error| PlaceError::Io { path: path.clone(), what: "place for FIFOs", error, flag: "--runtime-dir" };
     make(&path, 0o700).map_err(fail)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(fail)?;
+    let mode = fs::metadata(&path).map_err(fail)?.permissions().mode();
+    if mode & 0o7777 != 0o700 {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(fail)?;
+    }
     Ok(path)
 }
 
@@ -188,4 +202,21 @@ pub fn unit_dirs(uid: u32, named: &[PathBuf]) -> Vec<Dir> {
         below_home("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("uphold/units")).into_iter().collect()
     };
     paths.into_iter().map(|path| Dir { path, named: false }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_a_state_in_it_is_used_even_if_no_file_can_be_made_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, logs, uid) = (dir.path().join("run"), dir.path().join("log"), crate::host::uid());
+        fs::create_dir_all(run.join(format!(".probe.{}", std::process::id()))).unwrap();
+        assert!(Places::find(uid, Some(&run), Some(&logs)).is_err());
+        fs::create_dir(run.join("private")).unwrap();
+        fs::write(run.join("private/state"), "").unwrap();
+        let places = Places::find(uid, Some(&run), Some(&logs)).unwrap();
+        assert_eq!((places.runtime, places.private), (Some(run.clone()), Some(run.join("private"))));
+    }
 }
