@@ -212,11 +212,23 @@ impl Journal {
     /// Puts down what has changed. `Err`: it is not on record, and what must not be done without that has to
     /// wait.
     pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
-        let Some(changes) = engine.changes() else { return Ok(()) };
+        let Some(changes) = engine.changes() else {
+            // Nothing is new, but what had failed is not there yet.
+            return if self.failing { self.rewrite(engine) } else { Ok(()) };
+        };
         let long = self.length >= LONG.max(self.began * TIMES);
         let appended = !long && self.append(&changes).is_ok();
         drop(changes);
-        let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
+        if !appended {
+            return self.rewrite(engine);
+        }
+        self.say(&Ok(()));
+        Ok(())
+    }
+
+    /// Begins anew, and says whether it fails.
+    fn rewrite(&mut self, engine: &Engine) -> io::Result<()> {
+        let recorded = self.begin_anew(engine);
         if recorded.is_err() {
             self.file = None;
         }
@@ -278,5 +290,87 @@ impl Journal {
             Ok(()) | Err(_) => {}
         }
         self.failing = recorded.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Input, Settings};
+
+    fn head() -> Head {
+        let world = World { boot: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
+        let (token, release) = ("0123456789abcdef".to_owned(), "0.1.0".to_owned());
+        let (state_version, cgroups, nofile, oom_score_adj) = (STATE_VERSION, None, None, None);
+        Head {
+            state_version,
+            world,
+            token,
+            cgroups,
+            pid: 7,
+            start: 70,
+            release,
+            image: 1,
+            nofile,
+            oom_score_adj,
+        }
+    }
+
+    fn own(message: &str) -> Input {
+        Input::Own { reason: "Said", warning: false, message: message.to_owned() }
+    }
+
+    fn say(engine: &mut Engine, message: &str) {
+        engine.handle(crate::host::now(), own(message), &mut Vec::new());
+    }
+
+    fn found(private: &Path) -> Option<String> {
+        match read(private, Some(&head().world), (1, 1), false) {
+            Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
+            Before::Nothing | Before::Useless(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_damaged_anywhere_is_what_was_on_record_before_or_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(Settings::default());
+        let mut journal = Journal::begin(Some((dir.path(), head())), &engine);
+        let mut whole = vec![found(dir.path()).unwrap()];
+        for message in ["one", "two"] {
+            say(&mut engine, message);
+            journal.record(&mut engine).unwrap();
+            whole.push(found(dir.path()).unwrap());
+        }
+        let bytes = fs::read(path(dir.path())).unwrap();
+        for length in 0..bytes.len() {
+            fs::write(path(dir.path()), &bytes[..length]).unwrap();
+            let read = found(dir.path());
+            // A head alone is a state of nothing.
+            let nothing = serde_json::to_string(&Saved::default()).unwrap();
+            assert!(read.is_none_or(|read| read == nothing || whole.contains(&read)), "cut at {length}");
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(path(dir.path()), damaged).unwrap();
+            assert!(found(dir.path()).is_none_or(|read| whole.contains(&read)), "a bit of byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_recorded_is_as_long_as_it_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(Settings::default());
+        let private = dir.path().join("private");
+        let mut journal = Journal::begin(Some((&private, head())), &engine);
+        assert!(journal.failing);
+        say(&mut engine, "one");
+        assert!(journal.record(&mut engine).is_err());
+        // There is no change any more, and still nothing on record.
+        assert!(journal.record(&mut engine).is_err());
+        fs::create_dir(&private).unwrap();
+        journal.record(&mut engine).unwrap();
+        assert!(found(&private).unwrap().contains("one"));
     }
 }

@@ -23,6 +23,9 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// How long who asked is given to take the answer before the connection goes with the image.
 const ANSWER: Duration = Duration::from_millis(10);
 
+/// Why there is nothing to go on from.
+const STALE: &str = "the state cannot be recorded at the moment; uphold's log says why";
+
 /// An upgrade that is being tried.
 pub(super) struct Upgrade {
     path: PathBuf,
@@ -55,10 +58,13 @@ pub fn try_state(private: &Path) -> ExitCode {
 impl Daemon {
     /// Tries the new binary; [`Daemon::tried`] follows.
     pub(super) fn upgrade(&mut self, reply: Option<oneshot::Sender<Reply>>) {
+        self.conclude(Vec::new());
         let refused = if self.engine.shutting_down() {
             Some("uphold is shutting down".to_owned())
         } else if self.upgrading.is_some() {
             Some("an upgrade is on its way already".to_owned())
+        } else if !self.recorded {
+            Some(STALE.to_owned())
         } else {
             None
         };
@@ -147,6 +153,10 @@ impl Daemon {
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
         self.upgrading = None;
+        self.conclude(Vec::new());
+        if !self.recorded {
+            return self.not_upgraded(None, STALE);
+        }
         let error = host::execute(path);
         self.own_event(
             "UpgradeFailed",

@@ -213,3 +213,25 @@ fn as_pid_1_it_survives_crash_and_upgrade() {
     assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
     uphold.until("web", "running");
 }
+
+#[test]
+fn what_is_not_on_record_is_not_handed_over() {
+    if !have("prlimit") {
+        return skip("prlimit is not installed");
+    }
+    let uphold = Uphold::with_unit("web", SLEEP);
+    uphold.until("web", "running");
+    let (pid, main) = (uphold.pid().to_string(), uphold.main_pid("web"));
+    let limit = |limit: &str| {
+        let limit = format!("--fsize={limit}:unlimited");
+        let limited = std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+        assert!(limited.unwrap().success());
+    };
+    limit("1");
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    let (code, _, err) = uphold.ctl(&["upgrade"]);
+    assert!(code == 1 && err.contains("the state cannot be recorded"), "{code}: {err}");
+    limit("unlimited");
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!((uphold.state("web").as_str(), is_alive(main)), ("inactive", false));
+}
