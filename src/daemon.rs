@@ -174,10 +174,12 @@ impl Daemon {
         tokio::time::sleep(AFTER_A_PANIC).await;
     }
 
-    /// The same for what is the same, in every image of this binary; never 0.
+    /// The same for what is the same, in every image of this binary. 0, which is never dropped: reaping, without
+    /// which no end of a process would be heard of.
     fn key(&self, wake: &Wake) -> u64 {
         let mut hasher = DefaultHasher::new();
         match wake {
+            Wake::Signal(Signal::CHLD) => return 0,
             Wake::News(news) => news.subject().hash(&mut hasher),
             Wake::Notice(notice) => (&notice.instance, notice.reason).hash(&mut hasher),
             Wake::Request(request) => format!("{:?}", request.call).hash(&mut hasher),
