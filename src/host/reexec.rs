@@ -152,7 +152,8 @@ fn each_descriptor(mut act: impl FnMut(RawFd)) {
     if dir < 0 {
         return (3..1024).for_each(act);
     }
-    let mut buffer = Directory([0; 4096]);
+    // The stack of a signal handler is small on all threads but the first.
+    let mut buffer = Directory([0; 1024]);
     loop {
         let (start, length) = (buffer.0.as_mut_ptr(), buffer.0.len());
         // SAFETY: the kernel writes at most so many bytes to the buffer.
@@ -174,7 +175,7 @@ fn each_descriptor(mut act: impl FnMut(RawFd)) {
 }
 
 #[repr(align(8))]
-struct Directory([u8; 4096]);
+struct Directory([u8; 1024]);
 
 fn number(name: &[u8]) -> Option<RawFd> {
     let mut value: RawFd = 0;
