@@ -108,7 +108,9 @@ struct Ears {
     news: mpsc::UnboundedReceiver<News>,
     notices: mpsc::UnboundedReceiver<logs::Notice>,
     requests: mpsc::Receiver<control::Request>,
-    signals: mpsc::UnboundedReceiver<Signal>,
+    signals: host::Heard,
+    /// Those that report a fault, sent by somebody.
+    faults: mpsc::UnboundedReceiver<Signal>,
     inward: mpsc::UnboundedReceiver<Inward>,
 }
 
@@ -216,7 +218,8 @@ impl Daemon {
         tokio::select! {
             // What happened before what is due: an exit that is known is not killed for being late.
             biased;
-            Some(signal) = ears.signals.recv() => Wake::Signal(signal),
+            signal = ears.signals.next() => Wake::Signal(signal),
+            Some(signal) = ears.faults.recv() => Wake::Signal(signal),
             Some(news) = ears.news.recv() => Wake::News(news),
             () = self.host.next() => Wake::Host,
             Some(inward) = ears.inward.recv() => Wake::Inward(inward),

@@ -127,10 +127,11 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     }
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
-    let signals = host::handle_faults()
-        .and_then(signals::start)
+    let signals =
+        host::Signals::take().map_err(|error| refuse(format!("uphold: cannot take signals: {error}")))?;
+    let faults = host::handle_faults()
+        .and_then(signals::hear_sent_faults)
         .map_err(|error| refuse(format!("uphold: cannot start the thread for signals: {error}")))?;
-    host::unblock_signals();
     let container = options.init.is_some() && host::in_container();
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
@@ -175,7 +176,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
     let own_log = voice.clone();
-    let end = runtime.block_on(live(options, files, loading, own_log, places, &mut before, signals));
+    let end =
+        runtime.block_on(live(options, files, loading, own_log, places, &mut before, (signals, faults)));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
     drop(before);
@@ -258,7 +260,7 @@ async fn live(
     voice: Voice,
     places: Places,
     before: &mut Inheritance,
-    signals: mpsc::UnboundedReceiver<Signal>,
+    (signals, faults): (host::Signals, mpsc::UnboundedReceiver<Signal>),
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
     let init = options.init.as_ref();
@@ -359,7 +361,8 @@ async fn live(
         reboot: false,
         exit: None,
     };
-    let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
+    let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
+    let mut ears = Ears { news, notices, requests, signals, faults, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.take_over();
     before.close_descriptors();

@@ -103,18 +103,10 @@ fn nanos(clock: ClockId) -> i128 {
         .map_or(0, |time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
 }
 
-/// Hears every signal on this thread. Whoever started uphold may have left some blocked, and a mask outlives
-/// the exec: with SIGCHLD in it no exit would be heard of, with SIGTERM no shutdown.
-pub fn unblock_signals() {
-    sys::unblock_all_signals();
-}
-
-/// The terminal's stops, its hang-up and broken pipes do nothing to uphold. Children get the defaults.
+/// What a process in the background gets for using the terminal does nothing to uphold. Children get the defaults.
 pub fn ignore_terminal_stops() {
-    for number in [Signal::TTIN.number(), Signal::TTOU.number(), 20, 13, Signal::HUP.number()] {
-        if let Some(signal) = Signal::from_number(number) {
-            sys::ignore(signal);
-        }
+    for signal in [Signal::TTIN, Signal::TTOU] {
+        sys::ignore(signal);
     }
 }
 

@@ -27,6 +27,7 @@ mod prepare;
 mod reap;
 mod reexec;
 mod runs;
+mod signals;
 mod slots;
 mod spawn;
 mod sys;
@@ -40,7 +41,7 @@ pub use lock::{Lock, LockError, lock_runtime_dir, wait_for_end};
 pub use machine::{
     World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
     mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
-    reboot, survive_out_of_memory, terminal_columns, uid, unblock_signals, world,
+    reboot, survive_out_of_memory, terminal_columns, uid, world,
 };
 
 pub use mapped::{Mapped, waiting};
@@ -57,6 +58,7 @@ use tokio::sync::mpsc;
 pub use crash::{Crashes, act, catch_crashes, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
 pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};
+pub use signals::{Heard, Signals};
 pub use slots::Slots;
 
 use crate::engine::{Exit, Run, SpawnFailure};

@@ -191,13 +191,10 @@ pub(super) fn block_all_signals() {
     let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
 }
 
-/// Blocks no signal any more for the calling thread.
-pub(super) fn unblock_all_signals() {
-    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set that it is given.
-    let _ = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set was initialised just now; a null old set is allowed.
-    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
+/// What a signal does by default is what it does to this process.
+pub(super) fn restore(signal: Signal) {
+    // SAFETY: SIG_DFL runs no code of ours.
+    let _ = unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
 }
 
 /// The signals that this process ignores at the moment.
@@ -246,8 +243,8 @@ pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// Registers a descriptor with the runtime, to be told when it can be read.
 pub(super) fn readable<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: what has `AsFd` keeps its descriptor open while it lives, and none of the three types that
-    // this is used with (OwnedFd, Arc<File>, the inotify) gives out another one later.
+    // SAFETY: what has `AsFd` keeps its descriptor open while it lives, and none of the types that
+    // this is used with (OwnedFd, File, Arc<File>, the inotify) gives out another one later.
     let registered = unsafe { AsyncFd::register_with_interest(owner, Interest::READABLE) };
     registered.map_err(|error| error.into_parts().1)
 }

@@ -235,3 +235,42 @@ fn what_is_not_on_record_is_not_handed_over() {
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!((uphold.state("web").as_str(), is_alive(main)), ("inactive", false));
 }
+
+#[test]
+fn signals_wait_for_who_decides_and_so_for_the_next_image() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    uphold.until("web", "running");
+    let hear = Signal::SIGTERM as u64 - 1;
+    for number in 1..=3 {
+        until_image(&uphold, number);
+        let threads = fs::read_dir(format!("/proc/{}/task", uphold.pid())).unwrap();
+        for thread in threads.map(|thread| thread.unwrap().path()) {
+            // One that ends meanwhile takes nothing.
+            let Ok(status) = fs::read_to_string(thread.join("status")) else { continue };
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+            assert_eq!(u64::from_str_radix(blocked.trim(), 16).unwrap() >> hear & 1, 1, "{status}");
+        }
+        uphold.signal(Signal::SIGUSR2);
+    }
+}
+
+#[test]
+fn what_uphold_itself_gets_for_a_write_is_not_forwarded_to_command() {
+    let uphold = Uphold::new();
+    let pipe = uphold.path("pipe").display().to_string();
+    // A pipe that nobody reads any more.
+    let script = format!("mkfifo {pipe}; exec 4<>{pipe} 5>{pipe}; exec 1>&5 4<&- 5>&-; exec \"$@\"");
+    let mut uphold = uphold
+        .under(&["sh", "-c", &script, "sh"])
+        .unit(
+            "chat",
+            "command = [\"sh\", \"-c\", \"echo hello; exec sleep 600\"]\n[logs]\nstdout = \"inherit\"\n",
+        )
+        .mode(&["init", "--", "sleep", "600"])
+        .start();
+    uphold
+        .eventually("it cannot write", |uphold| uphold.stderr().contains("cannot write uphold's own stdout"));
+    uphold.until("command", "running");
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(143));
+}
