@@ -149,9 +149,7 @@ impl Page {
         }
         let input = self.input.swap(0, SeqCst);
         // What another thread has crashed in was not this.
-        // SAFETY: both take nothing.
-        let deciding = unsafe { libc::gettid() == libc::getpid() };
-        if input == 0 || !deciding {
+        if input == 0 || !is_deciding_thread() {
             return;
         }
         let known = self.inputs.iter().position(|known| known.load(SeqCst) == input);
@@ -164,6 +162,14 @@ impl Page {
             often.fetch_add(1, SeqCst);
         }
     }
+}
+
+/// This is the first thread of the process. May be asked by a signal handler.
+fn is_deciding_thread() -> bool {
+    // SAFETY: takes nothing.
+    let own = unsafe { libc::getpid() };
+    // SAFETY: as above.
+    own == unsafe { libc::gettid() }
 }
 
 /// The handler of faults. Only what signal-safety(7) allows.

@@ -274,3 +274,14 @@ fn what_uphold_itself_gets_for_a_write_is_not_forwarded_to_command() {
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(143));
 }
+
+#[test]
+fn a_signal_that_comes_while_it_crashes_is_not_lost() {
+    let mut uphold = fallible().unit("web", SLEEP).start();
+    uphold.until("web", "running");
+    fail(&uphold, "decided 1 panic");
+    // Both are there at once, and the first one is that of the crash.
+    uphold.signal(Signal::SIGSTOP).signal(Signal::SIGUSR2).signal(Signal::SIGTERM).signal(Signal::SIGCONT);
+    assert_eq!(uphold.exit().code(), Some(0));
+    assert!(uphold.stderr().contains("the test wants a panic at decided"), "{}", uphold.stderr());
+}
