@@ -324,7 +324,9 @@ async fn live(
     let server = Arc::new(control::Server::new(permitted, requests_in));
     let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
         Some(path) => {
-            let waiting = if before.same { before.descriptors.take_listener(path) } else { None };
+            // One whose path is gone is reached by nobody.
+            let goes_on = before.same && path.exists();
+            let waiting = if goes_on { before.descriptors.take_listener(path) } else { None };
             let accepting = listen(path, waiting, server.clone());
             Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
         }

@@ -272,7 +272,15 @@ impl Host {
 
 /// Ends a probe's command that nobody waits for any more.
 fn end_stray(record: &Record) {
-    if record.pid == 0 || record.start == 0 || record.exit.is_some() {
+    if record.pid == 0 || record.exit.is_some() {
+        return;
+    }
+    // The image before was gone before it could look: then it is a child, and its pid is its own till it is reaped.
+    if record.start == 0 {
+        if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
+            let _ = sys::kill(record.pid, Signal::KILL);
+            let _ = sys::kill(-record.pid, Signal::KILL);
+        }
         return;
     }
     // It leads its group, which has its number for as long as it lives.

@@ -182,8 +182,11 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
     let own = unsafe { libc::getpid() };
     if info.si_code <= 0 && sender != own {
         let byte = number.to_le_bytes();
+        // What was interrupted may be about to look at it.
+        let errno = Errno::last_raw();
         // SAFETY: the buffer is one byte that lives through the call; -1 is an error.
         let _ = unsafe { libc::write(SENT.load(SeqCst), byte.as_ptr().cast(), 1) };
+        Errno::set_raw(errno);
         return;
     }
     // SAFETY: as above; for a signal without one the bytes mean something else and are only shown.

@@ -285,3 +285,12 @@ fn a_signal_that_comes_while_it_crashes_is_not_lost() {
     assert_eq!(uphold.exit().code(), Some(0));
     assert!(uphold.stderr().contains("the test wants a panic at decided"), "{}", uphold.stderr());
 }
+
+#[test]
+fn a_control_socket_that_somebody_has_removed_is_made_anew_by_an_upgrade() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    uphold.until("web", "running");
+    fs::remove_file(uphold.socket()).unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    until_image(&uphold, 2);
+}
