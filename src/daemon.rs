@@ -248,6 +248,7 @@ impl Daemon {
             self.host.adopt(taken, foreground);
         }
         self.host.adopted(&runs);
+        failpoint::reach("adopted");
     }
 
     /// After the files were read: what was recorded and may not have been done is done.
@@ -337,6 +338,7 @@ impl Daemon {
             News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
+                failpoint::reach("releasing");
                 self.host.release(run);
             }
             News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {

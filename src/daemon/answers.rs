@@ -16,6 +16,7 @@ use crate::control::{Call, Reply, Request};
 use crate::engine::{
     Answer, Changes, Done, DoneResult, Facts, Input, LastExit, Outcome, Run, Ticket, View, Wall, Wanted,
 };
+use crate::failpoint;
 use crate::host;
 use crate::logs::Query;
 use crate::unit::{self, Name, ProbeKind, Set, Severity};
@@ -401,6 +402,7 @@ impl Daemon {
             }
             return;
         }
+        failpoint::reach("reloading");
         let ticket = self.ticket(Waiter::Loaded { reply, settings, warnings });
         let plan = loading.plan.clone();
         self.configure(&loading);

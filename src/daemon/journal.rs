@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Saved};
+use crate::failpoint;
 use crate::host::World;
 
 /// The version of what stands in the file. A reader of another one does not understand it.
@@ -209,6 +210,7 @@ impl Journal {
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
                 |mut file| {
                     file.write_all(&bytes)?;
+                    failpoint::reach("journal-written");
                     fs::rename(&new, path(private))?;
                     Ok(file)
                 },
@@ -218,6 +220,7 @@ impl Journal {
                 self.length = bytes.len() as u64;
                 self.began = self.length;
                 self.file = Some(file);
+                failpoint::reach("journal-begun");
                 Ok(())
             }
             Err(error) => {

@@ -156,6 +156,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         ),
         None => None,
     };
+    failpoint::reach("locked");
     let mut before = Inheritance::find(&places);
     let crashes = catch_crashes(&places, &mut before);
     let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;

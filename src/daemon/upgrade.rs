@@ -15,6 +15,7 @@ use super::inheritance::Inheritance;
 use super::journal::{self, STATE_VERSION};
 use crate::control::Reply;
 use crate::engine::{Exit, Input, Run, SpawnFailure};
+use crate::failpoint;
 use crate::host::{self, Crashes, ExecOrder};
 use crate::unit::{Name, ProbeKind, Unit};
 
@@ -147,6 +148,7 @@ impl Daemon {
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
         self.upgrading = None;
+        failpoint::reach("executing");
         let error = host::execute(path);
         self.own_event(
             "UpgradeFailed",

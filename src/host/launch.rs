@@ -18,6 +18,7 @@ use super::slots::Slot;
 use super::spawn::{Into, Stack, Stage};
 use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, spawn, sys};
 use crate::engine::{Run, SpawnFailure};
+use crate::failpoint;
 use crate::unit::{Name, Output, Unit};
 
 /// Descriptors that a start leaves for clients, log files and probes.
@@ -338,7 +339,9 @@ fn main(
         None => None,
     };
     let into = made.as_ref().map(|(_, into)| into);
+    failpoint::reach("cloning");
     let born = start(shop, stack, launched, &order.unit, &prepared, into, slot);
+    failpoint::reach("cloned");
     let (pid, outside) = match born {
         Ok(born) => born,
         Err(failure) => {
@@ -360,6 +363,7 @@ fn main(
     if let Some(slot) = slot {
         slot.born(pid, kin::started(pid), owner.0);
     }
+    failpoint::reach("born");
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }
 

@@ -66,6 +66,8 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
     let until = Instant::now() + PATIENCE;
+    let private = dir.join("private");
+    let mut unborn = Vec::new();
     let mut locked = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => break locked,
@@ -82,11 +84,12 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
         if holder.lives() || Instant::now() >= until {
             return Err(LockError::Held { dir: dir.to_owned(), pid: holder.pid });
         }
-        for record in slots::peek(&dir.join("private")) {
-            holder.end_unborn(&record);
-        }
+        unborn.extend(slots::peek(&private).into_iter().filter(|record| holder.end_unborn(record)));
         std::thread::sleep(LOOK);
     };
+    // They never executed their commands: there was no start, and nothing has crashed. Where that cannot be
+    // written, they count as having ended unseen.
+    let _ = slots::unbear(&private, &unborn);
     locked.set_len(0).map_err(io)?;
     locked.rewind().map_err(io)?;
     let (pid, start, (device, inode)) = (std::process::id(), super::own_start(), image("self"));
@@ -121,13 +124,10 @@ impl Holder {
     }
 
     /// Ends a recorded child that still executes what this uphold did. The pidfd comes first, so that it is
-    /// held while it is looked at.
-    fn end_unborn(&self, record: &Record) {
-        if let Ok(pidfd) = sys::pidfd_open(record.pid)
-            && self.image != (0, 0)
-            && image(&record.pid.to_string()) == self.image
-        {
-            let _ = sys::pidfd_kill(&pidfd, Signal::KILL);
-        }
+    /// held while it is looked at. Whether it was one.
+    fn end_unborn(&self, record: &Record) -> bool {
+        let Ok(pidfd) = sys::pidfd_open(record.pid) else { return false };
+        let unborn = self.image != (0, 0) && image(&record.pid.to_string()) == self.image;
+        unborn && sys::pidfd_kill(&pidfd, Signal::KILL).is_ok()
     }
 }

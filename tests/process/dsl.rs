@@ -37,6 +37,21 @@ impl Uphold {
         Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![], program: binary().into() }
     }
 
+    /// Not started yet; it will fail as [`fail`](Uphold::fail) says.
+    pub fn fallible() -> Uphold {
+        let uphold = Uphold::new();
+        let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+        uphold.under(&["env", &plan])
+    }
+
+    /// `POINT COUNT ACTION`, one a line: what becomes of uphold where (src/failpoint.rs).
+    pub fn fail(&self, plan: &str) -> &Uphold {
+        let new = self.path("fail.made");
+        fs::write(&new, format!("{plan}\n")).unwrap();
+        fs::rename(new, self.path("fail")).unwrap();
+        self
+    }
+
     /// Started with one unit.
     pub fn with_unit(name: &str, text: &str) -> Uphold {
         Uphold::new().unit(name, text).start()
@@ -129,11 +144,18 @@ impl Uphold {
         self
     }
 
-    /// uphold is started again, with what else stands on the command line; what it says is added to stderr.
-    pub fn again(&mut self) -> &mut Uphold {
+    /// uphold is started again, with what else stands on the command line, and not expected to answer; what it
+    /// says is added to stderr.
+    pub fn again_blind(&mut self) -> &mut Uphold {
         let append = |name: &str| fs::File::options().append(true).open(self.path(name)).unwrap();
         let (out, err) = (append("stdout"), append("stderr"));
         self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        self
+    }
+
+    /// uphold is started again, as above, and answers.
+    pub fn again(&mut self) -> &mut Uphold {
+        self.again_blind();
         self.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
         self
     }
@@ -357,7 +379,34 @@ impl Drop for Uphold {
                 pause();
             }
         }
+        self.end_left_behind();
     }
+}
+
+impl Uphold {
+    /// Ends the services of an uphold that was killed and not started again: the state that it has left tells
+    /// the mark that they carry.
+    fn end_left_behind(&self) {
+        let state = fs::read_to_string(self.path("run/private/state")).unwrap_or_default();
+        let head = state.lines().next().and_then(|line| serde_json::from_str::<Value>(line.get(9..)?).ok());
+        let Some(token) = head.as_ref().and_then(|head| head["token"].as_str()) else { return };
+        for pid in marked(token) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The living processes that a line of upholds has started, as their UPHOLD_RUN says.
+pub fn marked(token: &str) -> Vec<i32> {
+    let end = format!(":{token}");
+    let is_marked = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut entries = environ.split(|byte| *byte == 0);
+        entries.any(|entry| entry.starts_with(b"UPHOLD_RUN=") && entry.ends_with(end.as_bytes()))
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_marked).collect()
 }
 
 /// Gives way while waiting for something that no event tells of.

@@ -8,17 +8,6 @@ use crate::dsl::*;
 
 const SLEEP: &str = "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"10ms\"\n";
 
-/// An uphold that fails as the file says, which may be written at any time.
-fn fallible() -> Uphold {
-    let uphold = Uphold::new();
-    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-    uphold.under(&["env", &plan])
-}
-
-fn fail(uphold: &Uphold, line: &str) {
-    fs::write(uphold.path("fail"), format!("{line}\n")).unwrap();
-}
-
 fn image(uphold: &Uphold) -> u64 {
     uphold.get("/v1/version").map_or(0, |version| version["image"].as_u64().unwrap())
 }
@@ -29,12 +18,12 @@ fn until_image(uphold: &Uphold, image: u64) {
 
 #[test]
 fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
-    let uphold = fallible().unit("web", SLEEP).unit("down", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).unit("down", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
     let cases =
         [("panic", "the test wants a panic at command"), ("segv", "SIGSEGV at address 0x0000000000000008")];
     for (number, (action, text)) in (2..).zip(cases) {
-        fail(&uphold, &format!("command 1 {action}"));
+        uphold.fail(&format!("command 1 {action}"));
         // The connection goes with the image.
         let _ = uphold.http("POST /v1/units/down/stop");
         until_image(&uphold, number);
@@ -50,9 +39,9 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
 
 #[test]
 fn an_abort_is_a_crash_like_any_other() {
-    let uphold = fallible().unit("web", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
-    fail(&uphold, "recorded 1 abort");
+    uphold.fail("recorded 1 abort");
     let _ = uphold.http("POST /v1/units/web/start");
     uphold.kill_main("web", Signal::SIGKILL);
     until_image(&uphold, 2);
@@ -63,10 +52,10 @@ fn an_abort_is_a_crash_like_any_other() {
 
 #[test]
 fn what_has_crashed_uphold_twice_is_dropped() {
-    let uphold = fallible().unit("web", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
     for number in 2..=3 {
-        fail(&uphold, "command 1 panic");
+        uphold.fail("command 1 panic");
         let _ = uphold.http("POST /v1/units/web/stop");
         until_image(&uphold, number);
     }
@@ -78,11 +67,11 @@ fn what_has_crashed_uphold_twice_is_dropped() {
 #[test]
 fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"100ms\"\n");
-    let mut uphold = fallible().unit("web", SLEEP).unit("probed", &probed).start();
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).unit("probed", &probed).start();
     let pid = uphold.until("web", "running").main_pid("web");
     uphold.until_view("probed", "ready", |view| view["ready"] == true);
     for (number, verb) in [(2, "start"), (3, "reset"), (4, "restart")] {
-        fail(&uphold, "command 1 panic");
+        uphold.fail("command 1 panic");
         let _ = uphold.http(&format!("POST /v1/units/web/{verb}"));
         if number < 4 {
             until_image(&uphold, number);
@@ -160,7 +149,7 @@ fn a_deleted_binary_survives_a_crash() {
     let uphold = plan.under(&["env", &words]).unit("web", SLEEP).own_binary().start();
     let pid = uphold.until("web", "running").main_pid("web");
     fs::remove_file(uphold.path("uphold")).unwrap();
-    fail(&uphold, "command 1 panic");
+    uphold.fail("command 1 panic");
     let _ = uphold.http("POST /v1/units/web/start");
     until_image(&uphold, 2);
     assert_eq!(uphold.main_pid("web"), pid);
@@ -204,7 +193,7 @@ fn as_pid_1_it_survives_crash_and_upgrade() {
     let pid = uphold.until("web", "running").main_pid("web");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
-    fail(&uphold, "command 1 segv");
+    uphold.fail("command 1 segv");
     let _ = uphold.http("POST /v1/units/web/start");
     until_image(&uphold, 3);
     assert_eq!(uphold.main_pid("web"), pid);

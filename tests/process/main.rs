@@ -24,4 +24,5 @@ mod scarcity;
 mod setup;
 mod stopping;
 mod survives;
+mod windows;
 mod without;
