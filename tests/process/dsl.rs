@@ -183,6 +183,11 @@ impl Uphold {
         self
     }
 
+    /// It has ended; [`exit`](Uphold::exit) says how.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.as_mut().unwrap().try_wait(), Ok(None))
+    }
+
     /// Waits for its end.
     pub fn exit(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
