@@ -10,6 +10,7 @@ mod control;
 mod ctl;
 mod dsl;
 mod endurance;
+mod faults;
 mod files;
 mod goes_on;
 mod logs;
