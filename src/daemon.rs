@@ -113,6 +113,8 @@ enum Wake {
     Host,
     Deadline,
     Watchdog,
+    /// The state could not be written, and is to be.
+    Unrecorded,
 }
 
 impl Daemon {
@@ -176,6 +178,7 @@ impl Daemon {
             Wake::Host => 1.hash(&mut hasher),
             Wake::Deadline => (2, self.engine.due(host::now().mono)).hash(&mut hasher),
             Wake::Watchdog => 3.hash(&mut hasher),
+            Wake::Unrecorded => 4.hash(&mut hasher),
         }
         hasher.finish() | 1
     }
@@ -195,6 +198,7 @@ impl Daemon {
             Wake::Host => {}
             Wake::Deadline => self.handle(Input::Tick),
             Wake::Watchdog => self.manager.alive(),
+            Wake::Unrecorded => self.journal.retry(&self.engine),
         }
     }
 
@@ -210,6 +214,7 @@ impl Daemon {
             Some(inward) = ears.inward.recv() => Wake::Inward(inward),
             () = at(deadline) => Wake::Deadline,
             () = at(watchdog) => Wake::Watchdog,
+            () = at(self.journal.due()) => Wake::Unrecorded,
             Some(notice) = ears.notices.recv() => Wake::Notice(notice),
             Some(request) = ears.requests.recv() => Wake::Request(request),
         }
@@ -412,6 +417,7 @@ impl Wake {
             Wake::Host => "something at the host".to_owned(),
             Wake::Deadline => "a deadline".to_owned(),
             Wake::Watchdog => "the watchdog".to_owned(),
+            Wake::Unrecorded => "a state that could not be written".to_owned(),
         }
     }
 }

@@ -30,8 +30,9 @@ pub struct Inheritance {
 }
 
 impl Inheritance {
-    /// Reads what there is; what is of no use is set aside.
-    pub fn find(places: &Places) -> Inheritance {
+    /// Reads what there is; what is of no use is set aside. An error: services may live that nobody could take
+    /// over.
+    pub fn find(places: &Places) -> Result<Inheritance, String> {
         let world = host::world();
         let none = Inheritance {
             state: None,
@@ -43,9 +44,9 @@ impl Inheritance {
             world,
             complaint: None,
         };
-        let Some(private) = places.private.as_deref() else { return none };
+        let Some(private) = places.private.as_deref() else { return Ok(none) };
         let own = (std::process::id(), host::own_start());
-        match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
+        Ok(match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
@@ -62,7 +63,14 @@ impl Inheritance {
                 let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
                 Inheritance { complaint: Some(complaint), ..none }
             }
-        }
+            Before::Unreadable(error) => {
+                return Err(format!(
+                    "cannot read {}: {error}; services of an uphold before may live, and nothing is started beside \
+                     them: start uphold again, or remove that file to begin without them",
+                    private.join("state").display()
+                ));
+            }
+        })
     }
 
     /// The head of this uphold's own journal.

@@ -14,12 +14,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
-use crate::host::World;
+use crate::host::{World, patiently};
 
 /// The version of what stands in the file. A reader of another one does not understand it.
 pub const STATE_VERSION: u32 = 1;
@@ -27,6 +29,9 @@ pub const STATE_VERSION: u32 = 1;
 const LONG: u64 = 1 << 20;
 /// and so many times as long as it was at its beginning.
 const TIMES: u64 = 4;
+
+/// After a write that has failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Whose state it is, and what it hangs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,15 +65,19 @@ pub enum Before {
     State(Box<(Head, Saved<'static>)>),
     /// Something that says nothing of this world, and why.
     Useless(String),
+    /// Something that cannot be read: what it says may be true.
+    Unreadable(io::Error),
 }
 
 /// Reads what stands in the private directory. `own`: pid and start of this process. `pid1`: as the first of
 /// its pid namespace it takes over nobody but itself.
 pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
-    let bytes = match fs::read(path(private)) {
+    let bytes = match patiently(|| fs::read(path(private))) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
-        Err(error) => return Before::Useless(format!("it cannot be read: {error}")),
+        // A PID 1 that refuses to go on would take everything with it.
+        Err(error) if pid1 => return Before::Useless(format!("it cannot be read: {error}")),
+        Err(error) => return Before::Unreadable(error),
     };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let head = lines.next().and_then(unwrap);
@@ -107,6 +116,7 @@ pub fn refuses(private: &Path) -> Option<String> {
         Before::Nothing => Some("there is none".to_owned()),
         Before::State(_) => None,
         Before::Useless(why) => Some(why),
+        Before::Unreadable(error) => Some(format!("it cannot be read: {error}")),
     }
 }
 
@@ -159,6 +169,7 @@ pub struct Journal {
     began: u64,
     line: Vec<u8>,
     failing: bool,
+    due: Option<Instant>,
 }
 
 impl Journal {
@@ -166,7 +177,7 @@ impl Journal {
     pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.to_owned(), head));
         let mut journal =
-            Journal { place, file: None, length: 0, began: 0, line: Vec::new(), failing: false };
+            Journal { place, file: None, length: 0, began: 0, line: Vec::new(), failing: false, due: None };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
@@ -230,6 +241,17 @@ impl Journal {
         }
     }
 
+    /// When the next attempt is due, after one that has failed.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tries again to put down all there is.
+    pub fn retry(&mut self, engine: &Engine) {
+        let begun = self.begin_anew(engine);
+        self.say(&begun);
+    }
+
     /// Once when it begins to fail, once when it is over.
     fn say(&mut self, recorded: &io::Result<()>) {
         match recorded {
@@ -243,5 +265,7 @@ impl Journal {
             Ok(()) | Err(_) => {}
         }
         self.failing = recorded.is_err();
+        // What was answered for has to be on record, also if nothing else happens.
+        self.due = self.failing.then(|| Instant::now() + AGAIN);
     }
 }

@@ -157,7 +157,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         None => None,
     };
     failpoint::reach("locked");
-    let mut before = Inheritance::find(&places);
+    let mut before = Inheritance::find(&places).map_err(|why| refuse(format!("uphold: {why}")))?;
     let crashes = catch_crashes(&places, &mut before);
     let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;
     let config = &loading.sources.config;
@@ -324,7 +324,11 @@ async fn live(
         None => Engine::new(settings),
     };
     let token = u64::from_str_radix(&before.token, 16).unwrap_or_default();
-    let slots = host::Slots::open(places.private.as_deref(), token).or_else(|error| {
+    let slots = host::patiently(|| host::Slots::open(places.private.as_deref(), token)).or_else(|error| {
+        if resumes && !host::is_pid1() {
+            // Without them, all that lives would count as gone.
+            return Err(error);
+        }
         tracing::error!("cannot keep what the next uphold has to know: {error}; it would find no service");
         host::Slots::open(None, token)
     });

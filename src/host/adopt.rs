@@ -9,11 +9,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::cgroup::Leaf;
 use super::exec::PROBES;
 use super::kin::{self, Kin};
 use super::launch::{marker, stem};
-use super::runs::{FoundBy, Living, Main};
+use super::patience::patiently;
+use super::runs::{AGAIN, FoundBy, Living, Main};
 use super::slots::Record;
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
 use crate::engine::{Exit, Run, SoFar, Taken};
@@ -28,8 +31,8 @@ const LOOK: Duration = Duration::from_millis(2);
 enum Found {
     /// It lives, or is a zombie that this uphold reaps.
     Child,
-    /// It lives, and somebody else reaps it.
-    Other(OwnedFd),
+    /// It lives, has started at this tick, and somebody else reaps it. A sandbox or an old kernel has no pidfds.
+    Other(u64, Option<OwnedFd>),
     /// It is gone.
     Ended(Exit),
 }
@@ -79,9 +82,9 @@ impl Host {
         };
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
-            Found::Other(pidfd) => {
-                let watch = self.watch_end(&key, &pidfd);
-                (Main::Other(pidfd), true, watch)
+            Found::Other(start, pidfd) => {
+                self.watch_end(&key, pid, start, pidfd.as_ref());
+                (pidfd.map_or(Main::Known(start), Main::Other), true, None)
             }
             Found::Ended(exit) => (Main::Child, so_far != SoFar::Ended, Some(exit)),
         };
@@ -137,29 +140,41 @@ impl Host {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
+        let inside = || leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid));
         let same = |start: u64| {
             if record.start != 0 {
                 return record.start == start;
             }
-            leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
-                || is_marked(record.pid, &marker(order, &self.settings.token))
+            inside() || is_marked(record.pid, &marker(order, &self.settings.token))
         };
         if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
             return Found::Child;
         }
         // The pidfd first: what it is compared with afterwards is the process that it holds.
-        match sys::pidfd_open(record.pid) {
-            Ok(pidfd) if same(kin::started(record.pid)) => Found::Other(pidfd),
+        let pidfd = match sys::pidfd_open(record.pid) {
+            Err(Errno::ESRCH) => return Found::Ended(Exit::Unknown),
+            answer => answer.ok(),
+        };
+        match patiently(|| kin::proc(record.pid)) {
+            Ok(Some(proc)) if same(proc.start) => Found::Other(proc.start, pidfd),
+            // Nobody else's process is in there.
+            Err(_) if inside() => Found::Other(record.start, pidfd),
             Ok(_) | Err(_) => Found::Ended(Exit::Unknown),
         }
     }
 
-    /// Waits for the end of a process that is no child. An exit: that cannot be waited for.
-    fn watch_end(&self, key: &Key, pidfd: &OwnedFd) -> Option<Exit> {
-        let again = pidfd.try_clone().and_then(sys::readable);
+    /// Waits for the end of a process that is no child; where no descriptor tells of it, by looking.
+    fn watch_end(&self, key: &Key, pid: i32, start: u64, pidfd: Option<&OwnedFd>) {
+        let told = pidfd.and_then(|pidfd| pidfd.try_clone().and_then(sys::readable).ok());
         let (wakes, key) = (self.wakes.clone(), key.clone());
-        let Ok(ended) = again else { return Some(Exit::Unknown) };
         tokio::spawn(async move {
+            let Some(ended) = told else {
+                while kin::lives(pid, start) {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                let _ = wakes.send(Wake::Ended(key, Exit::Unknown));
+                return;
+            };
             drop(ended.readable().await);
             let mut exit = sys::pidfd_exit(ended.get_ref());
             let mut waited = Duration::ZERO;
@@ -171,7 +186,6 @@ impl Host {
             // Nobody listens only when the host is gone.
             let _ = wakes.send(Wake::Ended(key, exit.unwrap_or(Exit::Unknown)));
         });
-        None
     }
 
     /// The streams of a run, read on from where the uphold before was.
@@ -179,7 +193,7 @@ impl Host {
         let Some(dir) = self.settings.private.as_deref().filter(|_| !order.foreground) else {
             return Vec::new();
         };
-        let open = |stream| match fifo::existing(dir, stem, stream) {
+        let open = |stream| match patiently(|| fifo::existing(dir, stem, stream)) {
             Ok(captured) => captured,
             Err(error) => {
                 self.say(News::Notice {

@@ -23,6 +23,7 @@ mod launch;
 mod lock;
 mod machine;
 mod mapped;
+mod patience;
 mod prepare;
 mod reap;
 mod reexec;
@@ -55,6 +56,7 @@ use tokio::sync::mpsc;
 
 pub use crash::{Crashes, act, catch_crashes, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
+pub use patience::patiently;
 pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};
 pub use slots::Slots;
 

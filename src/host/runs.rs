@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::cgroup::Leaf;
-use super::kin::Kin;
+use super::kin::{self, Kin};
 use super::launch::{Launched, Started, marker};
 use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
@@ -21,7 +21,7 @@ use crate::unit::{Name, Scope, Signal};
 const ROUNDS: usize = 100;
 
 /// When something is to be looked at that nothing tells of.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// One run that is not empty.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) enum Main {
     Child,
     /// A child of an uphold that is dead. Somebody else reaps it: it is known by this.
     Other(OwnedFd),
+    /// The same, where there are no pidfds: it is known by the tick of its start.
+    Known(u64),
 }
 
 /// How a run's processes are known.
@@ -79,6 +81,11 @@ impl Living {
                 let _ = sys::kill(-self.pid, signal);
             }
             (Main::Other(_), Scope::Group) => {}
+            (Main::Known(start), to) if kin::lives(self.pid, *start) => {
+                let sign = if to == Scope::Group { -1 } else { 1 };
+                let _ = sys::kill(sign * self.pid, signal);
+            }
+            (Main::Known(_), _) => {}
         }
     }
 

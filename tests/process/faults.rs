@@ -317,13 +317,14 @@ fn what_was_answered_while_the_state_could_not_be_written_is_on_record_once_it_c
 }
 
 /// Started by strace, which stays a stranger to it.
-fn again_with(uphold: Uphold, inject: &[&str]) -> Uphold {
+fn again_with(uphold: Uphold, inject: &[&str], further: &[&str]) -> Uphold {
     let trace = uphold.path("trace").display().to_string();
     let calls: Vec<&str> = inject.iter().filter_map(|rule| rule.split(':').next()).collect();
     let mut words = vec!["strace".to_owned(), "-D".into(), "-qq".into(), "-o".into(), trace];
     words.push(format!("--trace={}", calls.join(",")));
     words.extend(inject.iter().map(|rule| format!("--inject={rule}")));
-    uphold.under(&words.iter().map(String::as_str).collect::<Vec<&str>>())
+    let words = words.iter().map(String::as_str).chain(further.iter().copied());
+    uphold.under(&words.collect::<Vec<&str>>())
 }
 
 #[test]
@@ -333,7 +334,7 @@ fn services_are_taken_over_without_pidfds() {
         let Bench { mut uphold, steady } = bench;
         let web = uphold.main_pid("web");
         uphold.kill();
-        let mut uphold = again_with(uphold, &[inject]);
+        let mut uphold = again_with(uphold, &[inject], &[]);
         uphold.again();
         assert_eq!((uphold.main_pid("steady"), uphold.main_pid("web")), (steady, web), "{inject}");
         uphold.kill_main("web", Signal::SIGKILL);
@@ -352,7 +353,7 @@ fn a_state_that_cannot_be_begun_delays_starts_and_abandons_nothing() {
     uphold.kill();
     kill(Pid::from_raw(web), Signal::SIGKILL).unwrap();
     uphold.eventually("it is gone", |_| !is_alive(web));
-    let mut uphold = again_with(uphold, &[inject]);
+    let mut uphold = again_with(uphold, &[inject], &[]);
     uphold.again();
     uphold.eventually("it says so", |uphold| uphold.stderr().contains("cannot record the state"));
     uphold.eventually("it is over", |uphold| uphold.stderr().contains("the state is recorded again"));
@@ -368,25 +369,40 @@ fn a_take_over_in_which_an_open_fails_abandons_nothing() {
     let Some(bench) = Bench::new() else { return };
     let Bench { mut uphold, steady } = bench;
     uphold.kill();
-    for number in (1..=80).step_by(if std::env::var_os("CI").is_some() { 5 } else { 1 }) {
-        let inject = format!("openat:error=EMFILE:when={number}");
-        let mut traced = again_with(uphold, &[&inject]);
-        traced.again_blind();
-        let mut answers = false;
-        let until = Instant::now() + PATIENCE;
-        while !answers && !traced.has_ended() && Instant::now() < until {
-            answers = traced.get("/v1/version").is_some();
-            pause();
+    let private = fs::read_dir(uphold.path("run/private")).unwrap().flatten();
+    let fifo = private.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("steady"));
+    let stat = format!("/proc/{steady}/stat");
+    let paths = ["units", "units/web.toml", "run/lock", "run/private/state", "run/private/state.new"]
+        .into_iter()
+        .chain(["run/private/runs", "run/private/crash", "log/steady/stdout.log", "/etc/passwd", &stat])
+        .map(|path| uphold.path(path))
+        .chain(fifo);
+    for path in paths.collect::<Vec<PathBuf>>() {
+        for when in ["1", "1..3", "1+"] {
+            let case = format!("{} {when}", path.display());
+            let inject = format!("openat:error=EMFILE:when={when}");
+            let path = path.display().to_string();
+            let mut traced = again_with(uphold, &[&inject], &["-P", &path]);
+            traced.again_blind();
+            let mut answers = false;
+            let until = Instant::now() + PATIENCE;
+            while !answers && !traced.has_ended() && Instant::now() < until {
+                answers = traced.get("/v1/version").is_some();
+                pause();
+            }
+            if answers {
+                // What it knows it has taken over, or it is about to be wrong.
+                let pid = traced.view("steady")["pid"].clone();
+                assert_eq!(pid, steady, "{case}: {}", traced.stderr());
+                traced.kill();
+            } else {
+                assert_ne!(traced.exit().code(), Some(0), "{case}: {}", traced.stderr());
+            }
+            uphold = traced.under(&[]);
+            assert!(is_alive(steady), "{case}: {}", uphold.stderr());
         }
-        if answers {
-            traced.kill();
-        } else {
-            // It said why not, and left all as it was.
-            assert_ne!(traced.exit().code(), Some(0), "{inject}: {}", traced.stderr());
-        }
-        uphold = traced.under(&[]);
-        assert!(is_alive(steady), "{inject}: {}", uphold.stderr());
     }
     uphold.again();
     assert_eq!(uphold.main_pid("steady"), steady, "{}", uphold.stderr());
+    assert_eq!(uphold.view("steady")["restarts"], 0);
 }
