@@ -95,7 +95,15 @@ pub fn main() -> ExitCode {
         _ if arguments.len() <= 1 && host::is_pid1() => with_mode("init", &arguments),
         _ => arguments,
     };
-    match Cli::parse_from(words).mode {
+    let cli = Cli::try_parse_from(words).unwrap_or_else(|error| {
+        if !host::is_pid1() || host::in_container() {
+            error.exit();
+        }
+        // A kernel hands on what it does not know of its own command line, as "splash"; it panics when PID 1 ends.
+        drop(error.print());
+        Cli { mode: Mode::Init(InitArgs::default()) }
+    });
+    match cli.mode {
         Mode::Run(run) => daemon::run(options(run, None)),
         Mode::Init(init) => daemon::run(options(
             init.run,

@@ -1,15 +1,18 @@
 //! The daemon: the loop that carries inputs to the engine and its effects to the adapters.
 //!
 //! One thread runs it. It decides nothing; what could block has a thread of its own: spawning (`host`), log
-//! files (`logs`), unit files (`disk`) and uphold's own log (`voice`).
+//! files (`logs`), unit files (`disk`), files for proxies (`endpoints`) and uphold's own log (`voice`).
 
 mod accounts;
 mod answers;
 mod check;
 mod disk;
+mod endpoints;
 mod files;
 mod inheritance;
 mod journal;
+mod lasting;
+mod listener;
 mod looks;
 mod manager;
 mod places;
@@ -34,12 +37,13 @@ use crate::control;
 use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
 use crate::failpoint;
 use crate::host::{self, ExecOrder, Host, News, Order};
-use crate::logs::{self, Logs};
+use crate::logs::{self, Begins, Logs};
 use crate::probe::{self, Prober};
 use crate::unit::{Check, Name, ProbeKind, Signal};
 
 use answers::{Inward, Waiter};
 use disk::Disk;
+use endpoints::Board;
 use files::{Files, Loading};
 use journal::Journal;
 use looks::Looks;
@@ -63,6 +67,8 @@ struct Daemon {
     prober: Arc<Prober>,
     disk: Disk,
     looks: Looks,
+    /// For proxies in front of services.
+    board: Board,
     files: Arc<Files>,
     loading: Loading,
     settings: Settings,
@@ -293,7 +299,9 @@ impl Daemon {
             Effect::Forget { instance } => {
                 self.host.forget(&instance);
                 self.logs.forget(&instance);
+                self.board.put(instance, None);
             }
+            Effect::Endpoints { instance, endpoints } => self.board.put(instance, endpoints),
             Effect::Event(event) => self.event(event),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),
             Effect::Sweep(signal) => self.host.sweep(signal),
@@ -331,10 +339,13 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
-                self.read_output(&instance, run, output);
+                self.read_output(&instance, run, output, Begins::Anew);
                 self.handle(Input::Spawned { instance, run, pid });
             }
-            News::Resumed { instance, run, output } => self.read_output(&instance, run, output),
+            News::Resumed { instance, run, output } => {
+                let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
+                self.read_output(&instance, run, output, begins);
+            }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
                 self.host.release(run);
@@ -364,7 +375,7 @@ impl Daemon {
         }
     }
 
-    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>) {
+    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>, begins: Begins) {
         let unit = self.engine.unit(instance);
         for captured in output {
             self.logs.open(logs::Source {
@@ -374,6 +385,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
+                begins,
             });
         }
     }

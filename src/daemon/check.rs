@@ -19,6 +19,7 @@ pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
     let files = Files {
         config: places::default_config(uid),
         config_named: false,
+        must_start: false,
         dirs: places::unit_dirs(uid, dirs),
         main: None,
         trust,

@@ -17,6 +17,8 @@ pub struct Files {
     pub config: PathBuf,
     /// It was named, so it must exist.
     pub config_named: bool,
+    /// PID 1 of a machine has to start: what is wrong with the daemon config is said, and it is left out.
+    pub must_start: bool,
     /// Where units are looked for.
     pub dirs: Vec<Dir>,
     /// `--main`.
@@ -45,19 +47,26 @@ pub struct Loading {
 }
 
 impl Files {
-    /// Reads the daemon config; without one, every key has its default.
-    pub fn read_config(&self) -> Result<Config, Vec<Problem>> {
-        if self.config_named && !self.config.exists() {
+    /// Reads the daemon config; without one, every key has its default. With it comes what is wrong with one
+    /// that was left out.
+    pub fn read_config(&self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+        let config = if self.config_named && !self.config.exists() {
             let message = "cannot read the daemon config: there is no such file; correct --config".to_owned();
-            return Err(vec![plain_problem(self.config.clone(), message)]);
+            Err(vec![plain_problem(self.config.clone(), message)])
+        } else {
+            unit::config(&self.config, &self.trust)
+        };
+        match config {
+            Ok(config) => Ok((config, Vec::new())),
+            Err(problems) if self.must_start => Ok((Config::default(), problems)),
+            Err(problems) => Err(problems),
         }
-        unit::config(&self.config, &self.trust)
     }
 
     /// Reads everything. `lenient`: units with an error, and those that cannot do without them, are left
     /// out and their problems come as warnings.
     pub fn load(&self, lenient: bool) -> Result<Loading, Vec<Problem>> {
-        let config = self.read_config()?;
+        let (config, mut problems) = self.read_config()?;
         let main = self.main.clone().or_else(|| config.main.clone());
         let sources = Sources {
             dirs: self.dirs.clone(),
@@ -66,7 +75,8 @@ impl Files {
             trust: self.trust.clone(),
             environment: self.environment.clone(),
         };
-        let (set, problems) = unit::load(&sources);
+        let (set, more) = unit::load(&sources);
+        problems.extend(more);
         self.order(set, problems, sources, lenient)
     }
 
@@ -75,7 +85,7 @@ impl Files {
     pub fn load_these(&self, files: &[PathBuf]) -> Result<Loading, Vec<Problem>> {
         let sources = Sources {
             dirs: self.dirs.clone(),
-            config: self.read_config()?,
+            config: self.read_config()?.0,
             main: None,
             trust: self.trust.clone(),
             environment: self.environment.clone(),

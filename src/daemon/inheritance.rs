@@ -1,12 +1,14 @@
 //! What an uphold before has left, and what of it this one goes by.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::journal::{self, Before, Head, STATE_VERSION};
 use super::places::Places;
 use crate::engine::Saved;
-use crate::host::{self, World};
+use crate::failpoint;
+use crate::host::{self, Crashes, Inherited, Lock, LockError, World};
 
 /// Found once the runtime directory is locked.
 #[derive(Debug)]
@@ -21,39 +23,90 @@ pub struct Inheritance {
     pub image: u32,
     /// What children get for RLIMIT_NOFILE, if uphold has raised its own.
     pub nofile: Option<(u64, u64)>,
+    /// oom_score_adj likewise.
+    pub oom_score_adj: Option<i32>,
     /// Where the cgroups of its runs are.
     pub cgroups: Option<PathBuf>,
     /// `None`: nobody could tell later whose pids these are, so nothing is kept.
     pub world: Option<World>,
+    /// How often and why this process has crashed.
+    pub crashes: Crashes,
+    /// What the image before has left open.
+    pub descriptors: Inherited,
     /// What there is to say.
     pub complaint: Option<String>,
+    /// Held for as long as uphold runs; `None`: there is no runtime directory.
+    _lock: Option<Lock>,
+}
+
+/// Why this uphold must not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The runtime directory is another's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Services may live that nobody could take over.
+    #[error(
+        "cannot read {}: {error}; services of an uphold before may live, and nothing is started beside them: \
+         start uphold again, or remove that file to begin without them", path.display()
+    )]
+    Unreadable {
+        /// The state.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 impl Inheritance {
-    /// Reads what there is; what is of no use is set aside. An error: services may live that nobody could take
-    /// over.
-    pub fn find(places: &Places) -> Result<Inheritance, String> {
-        let world = host::world();
-        let none = Inheritance {
+    /// Locks the runtime directory and reads what there is; what is of no use is set aside.
+    pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, Refused> {
+        let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
+        let lock = lock.transpose()?;
+        failpoint::reach("locked");
+        let Some(private) = places.private.as_deref() else {
+            return Ok(Inheritance::nothing(descriptors, lock));
+        };
+        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock))?;
+        match host::catch_crashes(private, !found.same) {
+            Ok(crashes) => found.crashes = crashes,
+            Err(error) => {
+                let lack =
+                    format!("cannot keep a page for crashes: {error}; uphold survives none of its own");
+                found.complaint.get_or_insert(lack);
+            }
+        }
+        Ok(found)
+    }
+
+    fn nothing(descriptors: Inherited, lock: Option<Lock>) -> Inheritance {
+        Inheritance {
             state: None,
             same: false,
             token: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             image: 1,
             nofile: None,
+            oom_score_adj: None,
             cgroups: None,
-            world,
+            world: host::world(),
+            crashes: Crashes::default(),
+            descriptors,
             complaint: None,
-        };
-        let Some(private) = places.private.as_deref() else { return Ok(none) };
+            _lock: lock,
+        }
+    }
+
+    fn read(private: &Path, none: Inheritance) -> Result<Inheritance, Refused> {
         let own = (std::process::id(), host::own_start());
         Ok(match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
-                let (image, nofile) = if same { (head.image + 1, head.nofile) } else { (1, None) };
+                let (image, nofile, oom_score_adj) =
+                    if same { (head.image + 1, head.nofile, head.oom_score_adj) } else { (1, None, None) };
                 let (token, cgroups) = (head.token, head.cgroups);
-                Inheritance { state: Some(state), same, token, image, nofile, cgroups, ..none }
+                Inheritance { state: Some(state), same, token, image, nofile, oom_score_adj, cgroups, ..none }
             }
             Before::Useless(why) => {
                 let place = match journal::set_aside(private) {
@@ -64,13 +117,17 @@ impl Inheritance {
                 Inheritance { complaint: Some(complaint), ..none }
             }
             Before::Unreadable(error) => {
-                return Err(format!(
-                    "cannot read {}: {error}; services of an uphold before may live, and nothing is started beside \
-                     them: start uphold again, or remove that file to begin without them",
-                    private.join("state").display()
-                ));
+                return Err(Refused::Unreadable { path: private.join("state"), error });
             }
         })
+    }
+
+    /// Closes what the image before has left open, once all was taken over.
+    pub fn close_descriptors(&mut self) {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        if self.same {
+            descriptors.close();
+        }
     }
 
     /// The head of this uphold's own journal.
@@ -85,6 +142,7 @@ impl Inheritance {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             image: self.image,
             nofile: self.nofile,
+            oom_score_adj: self.oom_score_adj,
         }
     }
 }

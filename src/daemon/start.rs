@@ -4,27 +4,25 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::task::AbortHandle;
 
 use super::files::{self, Files, Loading};
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
+use super::listener::listen;
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
-use super::{Daemon, Disk, Ears, Looks, Manager, manager, signals};
-use crate::control::{self, Peer};
+use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager, signals};
+use crate::control;
 use crate::engine::{self, Engine, Input};
 use crate::failpoint;
-use crate::host::{self, Crashes, Host, Inherited};
+use crate::host::{self, Host, Inherited};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
@@ -37,11 +35,10 @@ const EX_CONFIG: u8 = 78;
 const LAST_LINES: Duration = Duration::from_secs(5);
 /// How long a client may take at the end to read what is left of its answer.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the files of endpoints may take at the end, to be removed.
+const LAST_ENDPOINTS: Duration = Duration::from_secs(2);
 /// How long the start of a probe may take at the end, to be undone.
 const LAST_PROBES: Duration = Duration::from_secs(2);
-
-/// unix(7): `sun_path` has 108 bytes, one of which ends it.
-const LONGEST_SOCKET: usize = 107;
 
 /// What was asked for on the command line.
 #[derive(Debug, Clone)]
@@ -89,8 +86,10 @@ fn refuse_units(problems: &[Problem]) -> Refusal {
 /// `uphold run` and `uphold init`.
 pub fn run(options: Options) -> ExitCode {
     let boot = options.init.is_some() && host::is_pid1() && !host::in_container();
-    for complaint in if boot { host::mount_api_file_systems() } else { Vec::new() } {
-        complain(&format!("uphold: {complaint}"));
+    if boot {
+        let mounts = host::mount_api_file_systems();
+        let complaints = mounts.into_iter().chain(host::raise_loopback()).chain(host::hear_ctrl_alt_del());
+        complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
     let end = match start(&options, boot) {
         Ok(end) => end,
@@ -119,7 +118,7 @@ pub(super) fn complain(text: &str) {
 }
 
 fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
-    let mut inherited = Inherited::collect();
+    let descriptors = Inherited::collect();
     failpoint::arm(host::act);
     if let Err(error) = host::prepare_reexec() {
         complain(&format!(
@@ -136,6 +135,7 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
         config_named: options.config.is_some(),
+        must_start: boot,
         dirs: places::unit_dirs(host::uid(), &options.units),
         main: options.main.clone(),
         trust: Trust {
@@ -149,16 +149,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     };
     let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
         .map_err(|error| refuse(format!("uphold: {error}")))?;
-    let lock = match &places.runtime {
-        Some(dir) => Some(
-            host::lock_runtime_dir(dir, &mut inherited)
-                .map_err(|error| refuse(format!("uphold: {error}")))?,
-        ),
-        None => None,
-    };
-    failpoint::reach("locked");
-    let mut before = Inheritance::find(&places).map_err(|why| refuse(format!("uphold: {why}")))?;
-    let crashes = catch_crashes(&places, &mut before);
+    let mut before =
+        Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
     let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;
     let config = &loading.sources.config;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
@@ -183,11 +175,10 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
     let own_log = voice.clone();
-    let end =
-        runtime.block_on(live(options, files, loading, own_log, places, before, crashes, inherited, signals));
+    let end = runtime.block_on(live(options, files, loading, own_log, places, &mut before, signals));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
-    drop(lock);
+    drop(before);
     end
 }
 
@@ -209,16 +200,6 @@ fn read_files(
     let complaint = format!("{}\n{what}", files::render(&problems));
     let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
     Ok((loading, Some(complaint)))
-}
-
-/// Has crashes end in an exec of uphold by itself, where there is a place for what the next image has to know.
-fn catch_crashes(places: &Places, before: &mut Inheritance) -> Crashes {
-    let Some(private) = &places.private else { return Crashes::default() };
-    host::catch_crashes(private, !before.same).unwrap_or_else(|error| {
-        let lack = format!("cannot keep a page for crashes: {error}; uphold survives none of its own");
-        before.complaint.get_or_insert(lack);
-        Crashes::default()
-    })
 }
 
 /// Where units were looked for in vain, and what would do.
@@ -276,9 +257,7 @@ async fn live(
     loading: Loading,
     voice: Voice,
     places: Places,
-    mut before: Inheritance,
-    crashes: Crashes,
-    mut inherited: Inherited,
+    before: &mut Inheritance,
     signals: mpsc::UnboundedReceiver<Signal>,
 ) -> Result<End, Refusal> {
     let fail = |what: &str, error: io::Error| refuse(format!("uphold: cannot start {what}: {error}"));
@@ -288,11 +267,13 @@ async fn live(
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
     before.nofile = before.nofile.or_else(host::raise_nofile);
+    before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
         token: before.token.clone(),
         nofile: before.nofile,
+        oom_score_adj: before.oom_score_adj,
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
         } else {
@@ -305,7 +286,9 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let logs = Logs::start(log_settings, notices_in).map_err(|error| fail("the log thread", error))?;
+    let lasting = places.private.as_deref().and_then(lasting::of);
+    let logs =
+        Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
@@ -340,9 +323,9 @@ async fn live(
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in));
-    let accepting = match socket.as_deref().filter(|_| !crashes.too_many) {
+    let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
         Some(path) => {
-            let waiting = if before.same { inherited.take_listener(path) } else { None };
+            let waiting = if before.same { before.descriptors.take_listener(path) } else { None };
             let accepting = listen(path, waiting, server.clone());
             Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
         }
@@ -356,6 +339,8 @@ async fn live(
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
         looks: Looks::default(),
+        board: Board::start(places.runtime.as_deref())
+            .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,
         settings: Settings { voice, permissions },
@@ -369,7 +354,7 @@ async fn live(
         watchdog: manager::interval(),
         image: before.image,
         private: places.private.clone(),
-        plain: crashes.too_many,
+        plain: before.crashes.too_many,
         upgrading: None,
         poison: HashSet::new(),
         reboot: false,
@@ -378,19 +363,18 @@ async fn live(
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.take_over();
-    if before.same {
-        inherited.close();
-    }
+    before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     if resumes {
         daemon.resume();
     }
-    daemon.say_how_it_came(&before, crashes);
+    daemon.say_how_it_came(before);
     daemon.manager.ready();
     let status = daemon.supervise(&mut ears).await;
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
+    daemon.board.finish(LAST_ENDPOINTS);
     daemon.logs.finish(LAST_LINES).await;
     let reboot = daemon.reboot;
     // With them ends what is followed and what is waited for.
@@ -407,56 +391,4 @@ async fn live(
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
-}
-
-/// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
-/// path is stale. `waiting`: the listener of the image before, at which clients may wait already.
-fn listen(
-    path: &Path,
-    waiting: Option<std::os::unix::net::UnixListener>,
-    server: Arc<control::Server>,
-) -> io::Result<AbortHandle> {
-    if let Some(listener) = waiting {
-        return Ok(accept(UnixListener::from_std(listener)?, server));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let length = path.as_os_str().len();
-    if length > LONGEST_SOCKET {
-        let what = format!("its path has {length} bytes, and that of a socket may have {LONGEST_SOCKET}");
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{what}; name a shorter directory with --runtime-dir"),
-        ));
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-    Ok(accept(listener, server))
-}
-
-fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
-    let accepting = tokio::spawn(async move {
-        let mut failing = false;
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    failing = false;
-                    match host::peer(&stream) {
-                        Ok((pid, uid, gids)) => server.serve(stream, Peer { pid, uid, gids }),
-                        Err(error) => tracing::debug!("cannot tell who a client is: {error}"),
-                    }
-                }
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!("cannot accept a client: {error}; trying again every second");
-                    }
-                    failing = true;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-    });
-    accepting.abort_handle()
 }

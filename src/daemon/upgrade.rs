@@ -16,7 +16,7 @@ use super::journal::{self, STATE_VERSION};
 use crate::control::Reply;
 use crate::engine::{Exit, Input, Run, SpawnFailure};
 use crate::failpoint;
-use crate::host::{self, Crashes, ExecOrder};
+use crate::host::{self, ExecOrder};
 use crate::unit::{Name, ProbeKind, Unit};
 
 /// How long the new binary may take to read the state.
@@ -158,14 +158,14 @@ impl Daemon {
     }
 
     /// Says what has led to this image.
-    pub(super) fn say_how_it_came(&mut self, before: &Inheritance, crashes: Crashes) {
-        if let Some(text) = crashes.unsaid {
+    pub(super) fn say_how_it_came(&mut self, before: &Inheritance) {
+        if let Some(text) = &before.crashes.unsaid {
             self.own_event("Crashed", true, format!("uphold crashed and goes on: {text}"));
         } else if before.same {
             let message = format!("uphold was upgraded and is {} now", env!("CARGO_PKG_VERSION"));
             self.own_event("Upgraded", false, message);
         }
-        if crashes.too_many {
+        if before.crashes.too_many {
             let message = "uphold crashed three times within a minute: from here on it starts, stops and reaps, \
                            without probes and without the control API, until it is started anew";
             self.own_event("CrashLoop", true, message.to_owned());

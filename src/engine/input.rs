@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::endpoints::Endpoints;
 use super::view::{Changes, Done, Event};
 use crate::plan::Plan;
 use crate::unit::{Name, Probe, ProbeKind, Scope, Signal, Unit};
@@ -325,6 +326,13 @@ pub enum Effect {
     Forget {
         /// Whose.
         instance: Name,
+    },
+    /// Where a service can be reached, and whether it should be, is not what it was.
+    Endpoints {
+        /// Whose.
+        instance: Name,
+        /// What is so now; `None`: there is no service any more.
+        endpoints: Option<Box<Endpoints>>,
     },
     /// An event was recorded or counted on.
     Event(Event),

@@ -1,6 +1,5 @@
 //! One instance: the states it can be in, each with what exists in it, and the facts that others go by.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
+use super::endpoints::Offer;
 use super::input::{Effect, Exit, Run, SpawnFailure};
 use super::probes::Workers;
 use super::random::Random;
@@ -50,6 +50,9 @@ pub(super) struct Instance {
     /// What it showed to others when they last looked.
     #[serde(skip)]
     pub(super) shown: Face,
+    /// What a proxy was last told of it.
+    #[serde(skip)]
+    pub(super) offered: Option<Offer>,
     /// The deadline that stands in the engine's index.
     #[serde(skip)]
     pub(super) indexed: Option<Mono>,
@@ -72,10 +75,30 @@ pub(super) enum State {
     Stopping(Box<Stopping>),
     /// Restarted by itself at that time.
     Backoff(Pause),
-    /// Not restarted: why, in a word of the API's `reason`.
-    Failed(Cow<'static, str>),
+    /// Not restarted.
+    Failed(Final),
     /// Ended with success, and not restarted.
     Completed,
+}
+
+/// Why it is not restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Final {
+    ExceptCode,
+    RestartLimit,
+    /// The policy does not restart after such an end.
+    Policy(ExitReason),
+}
+
+impl Final {
+    /// In a word of the API's `reason`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Final::ExceptCode => "ExceptCode",
+            Final::RestartLimit => "RestartLimit",
+            Final::Policy(reason) => reason.as_str(),
+        }
+    }
 }
 
 /// Why an instance is inactive.
@@ -274,6 +297,7 @@ impl Instance {
             exits: VecDeque::new(),
             final_end: false,
             shown: Face::default(),
+            offered: None,
             indexed: None,
         }
     }

@@ -11,7 +11,7 @@
 
 use super::input::{Effect, Exit, Outcome, Run, SpawnFailure};
 use super::instance::{
-    Born, Ended, How, Instance, Life, Next, Pause, Phase, State, Step, Stopping, Waiting, Why,
+    Born, Ended, Final, How, Instance, Life, Next, Pause, Phase, State, Step, Stopping, Waiting, Why,
 };
 use super::probes::{Verdict, Workers};
 use super::view::ExitReason;
@@ -140,7 +140,7 @@ impl Instance {
         let ended = Ended {
             run,
             how: How::Exit(exit),
-            reason: self.reason(why, exit),
+            reason: self.exit_reason(why, exit),
             at: now,
             lived: stopping.life.age(now.mono),
             left: 0,
@@ -166,7 +166,7 @@ impl Instance {
         }
     }
 
-    fn reason(&self, why: Why, exit: Exit) -> ExitReason {
+    fn exit_reason(&self, why: Why, exit: Exit) -> ExitReason {
         match (why, exit) {
             (_, Exit::Unknown) => ExitReason::Unknown,
             (Why::Asked, Exit::Code(_) | Exit::Signal { .. }) => ExitReason::Stopped,
@@ -249,24 +249,28 @@ impl Instance {
         if passing {
             self.pause(step, &ended, false);
         } else if excepted || !applies {
-            self.end_for_good(step, &ended, if excepted { "ExceptCode" } else { ended.reason.as_str() });
+            self.end_for_good(
+                step,
+                &ended,
+                if excepted { Final::ExceptCode } else { Final::Policy(ended.reason) },
+            );
         } else if self.backoff.spent(rules) {
-            self.end_for_good(step, &ended, "RestartLimit");
+            self.end_for_good(step, &ended, Final::RestartLimit);
         } else {
             self.pause(step, &ended, true);
         }
     }
 
-    fn end_for_good(&mut self, step: &mut Step, ended: &Ended, reason: &'static str) {
+    fn end_for_good(&mut self, step: &mut Step, ended: &Ended, reason: Final) {
         self.final_end = true;
-        if ended.reason == ExitReason::Completed && reason != "RestartLimit" {
+        if ended.reason == ExitReason::Completed && reason != Final::RestartLimit {
             step.normal(&self.name, "Completed", &format!("Process {} completed", self.name));
             self.enter(step.now, State::Completed);
         } else {
             let message =
                 format!("Process {} is not restarted: {}", self.name, words::final_end(self, reason));
             step.warning(&self.name, "Failed", &message);
-            self.enter(step.now, State::Failed(reason.into()));
+            self.enter(step.now, State::Failed(reason));
         }
     }
 

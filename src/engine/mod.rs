@@ -8,6 +8,7 @@
 
 mod backoff;
 mod ending;
+mod endpoints;
 mod events;
 mod input;
 mod instance;
@@ -37,6 +38,7 @@ use instance::{Instance, Step};
 use random::Random;
 use requests::Request;
 
+pub use endpoints::{Address, Endpoints};
 pub use input::*;
 pub use saved::{Saved, SoFar, Taken};
 pub use time::{Mono, Time, Wall};

@@ -92,6 +92,7 @@ impl Engine {
         let forgotten = instance.removed && is_at_rest(&instance.state);
         let (status, on_end) = (instance.status(), instance.unit.on_end);
         self.index(name);
+        self.offer(now, effects, name);
         if before != face {
             let dependents = self.plan.units().get(name).map(|planned| planned.dependents.clone());
             for dependent in dependents.unwrap_or_default() {

@@ -1,6 +1,6 @@
 //! The engine as people see it: views, and the answer to "why is it not up".
 
-use super::instance::{How, Idle, Instance, Life, Next, Phase, State, Why};
+use super::instance::{How, Idle, Instance, Life, Next, Phase, State, Stopping, Why};
 use super::probes::{Published, Worker};
 use super::time::Time;
 use super::view::{ExitReason, ProbeView, Probes, StateName, View};
@@ -102,81 +102,66 @@ impl Engine {
         instance: &Instance,
         last_line: Option<&str>,
     ) -> (Option<String>, Option<String>) {
-        let said = |reason: &str, message: String| (Some(reason.to_owned()), Some(message));
-        match &instance.state {
+        let reason = instance.reason();
+        let message = reason.and_then(|_| self.message(now, instance, last_line));
+        (reason.map(str::to_owned), message)
+    }
+
+    fn message(&self, now: Time, instance: &Instance, last_line: Option<&str>) -> Option<String> {
+        Some(match &instance.state {
             State::Inactive(idle) => {
-                let (reason, message) = words::idle(*idle);
+                let (_, message) = words::idle(*idle);
                 let failed =
                     instance.ended.as_ref().filter(|ended| *idle == Idle::Reset && !ended.succeeded());
                 match failed {
-                    Some(ended) => {
-                        said(reason, format!("{message}: {}", words::ended(&instance.name, ended)))
-                    }
-                    None => said(reason, message.to_owned()),
+                    Some(ended) => format!("{message}: {}", words::ended(&instance.name, ended)),
+                    None => message.to_owned(),
                 }
             }
             State::Waiting(waiting) => {
-                let reason = if waiting.blocked { "DependencyFailed" } else { "DependencyNotUp" };
                 let on = waiting.on.as_ref().and_then(|name| self.instances.get(name));
                 match on {
-                    Some(on) => said(reason, format!("waits for {}: {}", on.name, self.briefly(now, on))),
-                    None => said(reason, "about to start".to_owned()),
+                    Some(on) => format!("waits for {}: {}", on.name, self.briefly(now, on)),
+                    None => "about to start".to_owned(),
                 }
             }
             State::Starting(life) => {
                 let text = starting(instance, life);
                 if life.late {
                     let limit = words::length(instance.unit.start_timeout.unwrap_or_default());
-                    said("StartTimeout", format!("not up after {limit}: {text}"))
+                    format!("not up after {limit}: {text}")
                 } else {
-                    said("Starting", text)
+                    text
                 }
             }
-            State::Running(life) => match instance.ready() {
-                Some(false) => said("NotReady", unready(life)),
-                Some(true) | None => (None, None),
-            },
-            State::Assembled => (None, None),
+            State::Running(life) => unready(life),
+            State::Assembled => return None,
             State::Stopping(stopping) => stopping_words(instance, stopping),
             State::Backoff(pause) => {
-                let Some(ended) = &instance.ended else { return (None, None) };
+                let ended = instance.ended.as_ref()?;
                 let next = words::length(pause.until - now.mono);
                 let how = words::ended(&instance.name, ended);
-                let reason = match ended.reason {
-                    ExitReason::SpawnFailed => "SpawnFailed",
-                    ExitReason::LivenessFailed => "LivenessFailed",
-                    ExitReason::StartupFailed => "StartupFailed",
-                    ExitReason::Completed
-                    | ExitReason::Error
-                    | ExitReason::Killed
-                    | ExitReason::OOMKilled
-                    | ExitReason::Stopped
-                    | ExitReason::Unknown => "CrashLoopBackOff",
-                };
                 let text = if pause.counts {
                     let nth = words::ordinal(instance.restarts.saturating_add(1));
                     format!("{how}, {nth} restart, next in {next}")
                 } else {
                     format!("{how}, tried again in {next}")
                 };
-                said(reason, with_line(text, instance, last_line))
+                with_line(text, instance, last_line)
             }
-            State::Failed(reason) => {
-                said(reason, with_line(words::final_end(instance, reason), instance, last_line))
-            }
-            State::Completed if instance.is_up() => (None, None),
+            State::Failed(reason) => with_line(words::final_end(instance, *reason), instance, last_line),
             State::Completed => match &instance.ended {
-                Some(ended) => said("Completed", words::ended(&instance.name, ended)),
-                None => said("Completed", "completed".to_owned()),
+                Some(ended) => words::ended(&instance.name, ended),
+                None => "completed".to_owned(),
             },
-        }
+        })
     }
 
     /// What a dependent waits for.
     fn briefly(&self, now: Time, on: &Instance) -> String {
         match &on.state {
             State::Starting(life) => starting(on, life),
-            State::Failed(reason) => format!("failed: {}", words::final_end(on, reason)),
+            State::Failed(reason) => format!("failed: {}", words::final_end(on, *reason)),
             State::Completed => "it has completed".to_owned(),
             State::Running(_) | State::Assembled => "up".to_owned(),
             State::Waiting(waiting) => match &waiting.on {
@@ -231,19 +216,8 @@ fn attempts(worker: &Worker) -> String {
     }
 }
 
-fn stopping_words(
-    instance: &Instance,
-    stopping: &super::instance::Stopping,
-) -> (Option<String>, Option<String>) {
-    let reason = match (&stopping.phase, stopping.next, stopping.why) {
-        (Phase::Unkillable { .. }, _, _) => "Unkillable",
-        (_, Next::Inactive(idle), _) => words::idle(idle).0,
-        (_, Next::Again, _) => "Restarting",
-        (_, Next::Policy, Why::Probe(ProbeKind::Startup)) => "StartupFailed",
-        (_, Next::Policy, Why::Probe(ProbeKind::Liveness | ProbeKind::Readiness)) => "LivenessFailed",
-        (_, Next::Policy, Why::Itself | Why::Asked) => "Ended",
-    };
-    let message = match (&stopping.phase, &stopping.ended) {
+fn stopping_words(instance: &Instance, stopping: &Stopping) -> String {
+    match (&stopping.phase, &stopping.ended) {
         (Phase::Unkillable { pids }, _) => words::unkillable(&instance.name, pids),
         (Phase::Holding, _) => "waits for those that require it to stop first".to_owned(),
         (_, Some(ended)) => words::ended(&instance.name, ended),
@@ -252,11 +226,50 @@ fn stopping_words(
         (Phase::Told { .. } | Phase::Looking { .. } | Phase::Rest { .. }, None) => {
             format!("was sent {}", instance.unit.stop.signal.name())
         }
-    };
-    (Some(reason.to_owned()), Some(message))
+    }
+}
+
+impl Stopping {
+    fn reason(&self) -> &'static str {
+        match (&self.phase, self.next, self.why) {
+            (Phase::Unkillable { .. }, _, _) => "Unkillable",
+            (_, Next::Inactive(idle), _) => words::idle(idle).0,
+            (_, Next::Again, _) => "Restarting",
+            (_, Next::Policy, Why::Probe(ProbeKind::Startup)) => "StartupFailed",
+            (_, Next::Policy, Why::Probe(ProbeKind::Liveness | ProbeKind::Readiness)) => "LivenessFailed",
+            (_, Next::Policy, Why::Itself | Why::Asked) => "Ended",
+        }
+    }
 }
 
 impl Instance {
+    /// Why it is not as it should be, in a word; nothing where it is.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        match &self.state {
+            State::Inactive(idle) => Some(words::idle(*idle).0),
+            State::Waiting(waiting) if waiting.blocked => Some("DependencyFailed"),
+            State::Waiting(_) => Some("DependencyNotUp"),
+            State::Starting(life) if life.late => Some("StartTimeout"),
+            State::Starting(_) => Some("Starting"),
+            State::Running(_) => (self.ready() == Some(false)).then_some("NotReady"),
+            State::Assembled => None,
+            State::Stopping(stopping) => Some(stopping.reason()),
+            State::Backoff(_) => self.ended.as_ref().map(|ended| match ended.reason {
+                ExitReason::SpawnFailed => "SpawnFailed",
+                ExitReason::LivenessFailed => "LivenessFailed",
+                ExitReason::StartupFailed => "StartupFailed",
+                ExitReason::Completed
+                | ExitReason::Error
+                | ExitReason::Killed
+                | ExitReason::OOMKilled
+                | ExitReason::Stopped
+                | ExitReason::Unknown => "CrashLoopBackOff",
+            }),
+            State::Failed(reason) => Some(reason.as_str()),
+            State::Completed => (!self.is_up()).then_some("Completed"),
+        }
+    }
+
     pub(super) fn state_name(&self) -> StateName {
         match &self.state {
             State::Inactive(_) => StateName::Inactive,

@@ -168,12 +168,21 @@ impl Script {
         format!("{}: {}", view.reason.unwrap_or_default(), view.message.unwrap_or_default())
     }
 
-    /// What was done since the last look, events apart.
+    /// What was done since the last look, events and endpoints apart.
     #[track_caller]
     fn did(&mut self, expected: &[&str]) -> &mut Script {
-        let done: Vec<String> =
-            std::mem::take(&mut self.done).into_iter().filter(|text| !text.starts_with("event")).collect();
+        let told = |text: &String| !text.starts_with("event ") && !text.starts_with("endpoints ");
+        let done: Vec<String> = std::mem::take(&mut self.done).into_iter().filter(told).collect();
         assert_eq!(done, expected, "at {} ms", self.now);
+        self
+    }
+
+    /// What was told of endpoints since the last look, and nothing else.
+    #[track_caller]
+    fn offered(&mut self, expected: &[&str]) -> &mut Script {
+        let done = std::mem::take(&mut self.done);
+        let offered: Vec<&str> = done.iter().filter_map(|text| text.strip_prefix("endpoints ")).collect();
+        assert_eq!(offered, expected, "at {} ms", self.now);
         self
     }
 
@@ -198,6 +207,12 @@ fn told(effect: &Effect) -> Option<String> {
         Effect::CancelProbe { instance, kind, .. } => format!("cancel {instance} {kind:?}"),
         Effect::Applied { instance, .. } => format!("applied {instance}"),
         Effect::Forget { instance } => format!("forget {instance}"),
+        Effect::Endpoints { instance, endpoints: Some(now) } => {
+            let words = [(now.ready, "ready"), (now.serving, "serving"), (now.terminating, "terminating")];
+            let words: Vec<&str> = words.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
+            format!("endpoints {instance}: {} {}", words.join("+"), now.reason.as_deref().unwrap_or("-"))
+        }
+        Effect::Endpoints { instance, endpoints: None } => format!("endpoints {instance}: none"),
         Effect::Event(event) => format!("event {} {}", event.unit, event.reason),
         Effect::Answer { ticket, answer: Answer::Done(done) } => {
             let done: Vec<String> = done
@@ -934,4 +949,93 @@ fn a_stop_waits_for_who_is_about_to_leave_because_of_one_between() {
     script.spawned("disk").spawned("db").spawned("web").dies("db", 1).done.clear();
     script.command(Verb::Restart, &["disk", "db"]).did(&["SIGTERM web"]);
     script.dies("web", 0).did(&["SIGTERM disk"]);
+}
+
+#[test]
+fn endpoints_are_told_from_the_first_start_on_and_at_each_change_only() {
+    let web = || {
+        unit("web", |unit| {
+            unit.autostart = false;
+            unit.readiness = probe(1000, 1);
+            unit.ports = [("http".to_owned(), 8080)].into();
+        })
+    };
+    let mut script = Script::new(vec![web()]);
+    script
+        .offered(&[])
+        .command(Verb::Start, &["web"])
+        .offered(&["web:  Starting"])
+        .spawned("web")
+        .offered(&[]);
+    script.probed("web", ProbeKind::Readiness, Outcome::Success).offered(&["web: ready+serving -"]);
+    script.until(1000).probed("web", ProbeKind::Readiness, Outcome::Success).offered(&[]);
+    let failure = || Outcome::Failure("refused".to_owned());
+    script.until(2000).probed("web", ProbeKind::Readiness, failure()).offered(&["web:  NotReady"]);
+    script.until(3000).probed("web", ProbeKind::Readiness, failure()).offered(&[]);
+    script.until(4000).probed("web", ProbeKind::Readiness, Outcome::Success);
+    // Readiness goes on while it is being stopped, and it is not ready whatever that says.
+    script.offered(&["web: ready+serving -"]).command(Verb::Stop, &["web"]);
+    script.offered(&["web: serving+terminating StoppedByOperator"]).until(5000);
+    script.probed("web", ProbeKind::Readiness, failure()).offered(&["web: terminating StoppedByOperator"]);
+    script.until(6000).probed("web", ProbeKind::Readiness, Outcome::Success);
+    script.offered(&["web: serving+terminating StoppedByOperator"]);
+    script.exited("web", Exit::Code(0)).offered(&["web: terminating StoppedByOperator"]);
+    script.emptied("web").offered(&["web:  StoppedByOperator"]);
+    script.load(vec![], false).did(&["answer 3: loaded", "forget web"]);
+}
+
+#[test]
+fn endpoints_name_what_readiness_checks_and_without_it_the_ports() {
+    let told = |unit: Unit| {
+        let mut engine = Engine::new(Settings::default());
+        let mut effects = Vec::new();
+        let now = Time { mono: Mono(0), wall: Wall::from_nanos(0) };
+        let load = Input::Load { plan: plan(vec![unit]), update: false, ticket: None };
+        engine.handle(now, load, &mut effects);
+        let endpoints = effects.into_iter().find_map(|effect| match effect {
+            Effect::Endpoints { endpoints, .. } => endpoints,
+            _ => None,
+        });
+        endpoints.map(|endpoints| serde_json::to_value(endpoints.addresses).unwrap().to_string())
+    };
+    let ports = || [("admin".to_owned(), 9090), ("http".to_owned(), 8080)].into();
+    let with = |check: Check| Some(Arc::new(Probe::new(check)));
+    let here = Endpoint::Port { host: None, port: 80, port_name: None };
+    let there = Endpoint::Port { host: Some("::1".to_owned()), port: 80, port_name: None };
+    let local = r#"[{"host":"127.0.0.1","port":9090},{"host":"127.0.0.1","port":8080}]"#;
+    let exec = Check::Exec { command: vec!["true".to_owned()] };
+    for (readiness, expected) in [
+        (with(Check::Tcp(here)), r#"[{"host":"127.0.0.1","port":80}]"#),
+        (with(Check::Tcp(there)), r#"[{"host":"::1","port":80}]"#),
+        (with(Check::Tcp(Endpoint::Unix("/run/app.sock".into()))), r#"[{"unix":"/run/app.sock"}]"#),
+        (with(exec), local),
+        (None, local),
+    ] {
+        let web = unit("web", |unit| (unit.ports, unit.readiness) = (ports(), readiness));
+        assert_eq!(told(web).as_deref(), Some(expected));
+    }
+    assert_eq!(told(plain("web")).as_deref(), Some("[]"));
+    assert_eq!(told(unit("job", |unit| unit.kind = Kind::Oneshot)), None);
+}
+
+#[test]
+fn endpoints_are_told_anew_when_what_readiness_checks_is() {
+    let web = |port| {
+        unit("web", |unit| {
+            let endpoint = Endpoint::Port { host: None, port, port_name: None };
+            unit.readiness = Some(Arc::new(Probe::new(Check::Tcp(endpoint))));
+        })
+    };
+    let mut script = Script::new(vec![web(80)]);
+    script.spawned("web").probed("web", ProbeKind::Readiness, Outcome::Success);
+    script.offered(&["web:  Starting", "web: ready+serving -"]).until(500);
+    script
+        .load(vec![web(80)], false)
+        .offered(&[])
+        .load(vec![web(81)], false)
+        .offered(&["web: ready+serving -"]);
+    script
+        .load(vec![unit("web", |unit| unit.kind = Kind::Oneshot)], true)
+        .offered(&["web: serving+terminating Restarting"]);
+    script.dies("web", 0).offered(&["web: terminating Restarting", "web: none"]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::input::{Exit, Outcome};
-use super::instance::{Ended, How, Idle, Instance};
+use super::instance::{Ended, Final, How, Idle, Instance};
 use super::view::ExitReason;
 use crate::unit::{Name, Policy, ProbeKind, Unit};
 
@@ -39,17 +39,17 @@ pub(super) fn ended(name: &Name, ended: &Ended) -> String {
 }
 
 /// Why it is not restarted, with how it ended.
-pub(super) fn final_end(instance: &Instance, reason: &str) -> String {
+pub(super) fn final_end(instance: &Instance, reason: Final) -> String {
     let ended = instance.ended.as_ref().map(|last| ended(&instance.name, last)).unwrap_or_default();
     match reason {
-        "RestartLimit" => {
+        Final::RestartLimit => {
             format!(
                 "{ended}, and restart.limit allows no more than {}",
                 restarts(instance.unit.restart.limit)
             )
         }
-        "ExceptCode" => format!("{ended}, which restart.except_codes says not to try again"),
-        _ => ended,
+        Final::ExceptCode => format!("{ended}, which restart.except_codes says not to try again"),
+        Final::Policy(_) => ended,
     }
 }
 

@@ -29,7 +29,11 @@ impl Base {
         let tried = make(&trial).and_then(|()| File::options().write(true).open(trial.join("cgroup.procs")));
         let _ = fs::remove_dir(&trial);
         match tried {
-            Ok(_) => Ok(Base(base)),
+            Ok(_) => {
+                count(&own);
+                count(&base);
+                Ok(Base(base))
+            }
             Err(error) => {
                 let message = said(error);
                 let _ = fs::remove_dir(&base);
@@ -71,6 +75,15 @@ impl Base {
     /// Removes it if it is empty.
     pub(super) fn remove(&self) {
         let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Has the kernel count memory and tasks in what is below, for those who look at a service. It does so below
+/// its root, as on a machine that uphold booted; elsewhere not while uphold itself is in there (the "no internal
+/// processes" rule of cgroups(7)), and nothing depends on it.
+fn count(dir: &Path) {
+    for controller in ["+memory", "+pids"] {
+        let _ = fs::write(dir.join("cgroup.subtree_control"), controller);
     }
 }
 

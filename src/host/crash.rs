@@ -54,7 +54,7 @@ static SENT: AtomicI32 = AtomicI32::new(-1);
 pub struct Crashes {
     /// The last crash, if it was not said yet.
     pub unsaid: Option<String>,
-    /// [`TOO_MANY`] within a minute.
+    /// Three of them within a minute.
     pub too_many: bool,
 }
 
@@ -67,9 +67,9 @@ pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
     if fresh {
         file.set_len(0)?;
     }
-    let mapped = Mapped::new(&file, size_of::<Page>())?;
+    let mapped = Mapped::of(&file, size_of::<Page>())?;
     // SAFETY: all fields of a page are atomics of plain numbers.
-    let page = unsafe { mapped.slice::<Page>(0, 1) };
+    let page = unsafe { mapped.forever::<Page>(0, 1) };
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
     let page = *PAGE.get_or_init(|| page);
     std::panic::set_hook(Box::new(panicked));
@@ -166,19 +166,19 @@ impl Page {
 /// The handler of faults. Only what signal-safety(7) allows.
 extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     // SAFETY: the kernel gives a handler with SA_SIGINFO a valid siginfo.
-    let code = unsafe { (*info).si_code };
-    // SAFETY: as above; without a sender it is no pid, and is not used as one.
-    let sender = unsafe { (*info).si_pid() };
+    let info = unsafe { &*info };
+    // SAFETY: all of its bytes are set; without a sender this is no pid, and is not used as one.
+    let sender = unsafe { info.si_pid() };
     // SAFETY: takes nothing.
     let own = unsafe { libc::getpid() };
-    if code <= 0 && sender != own {
+    if info.si_code <= 0 && sender != own {
         let byte = number.to_le_bytes();
         // SAFETY: the buffer is one byte that lives through the call; -1 is an error.
         let _ = unsafe { libc::write(SENT.load(SeqCst), byte.as_ptr().cast(), 1) };
         return;
     }
     // SAFETY: as above; for a signal without one the bytes mean something else and are only shown.
-    let address = unsafe { (*info).si_addr() };
+    let address = unsafe { info.si_addr() };
     let name: &[u8] = match number {
         libc::SIGSEGV => b"SIGSEGV",
         libc::SIGBUS => b"SIGBUS",
@@ -237,8 +237,9 @@ pub fn act(action: &str) {
         "abort" => std::process::abort(),
         _ => return,
     };
+    let own = std::process::id().cast_signed();
     // SAFETY: takes integers; it is for this very process.
-    let _ = unsafe { libc::kill(libc::getpid(), signal) };
+    let _ = unsafe { libc::kill(own, signal) };
     loop {
         std::thread::park();
     }

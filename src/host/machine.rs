@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot as reboot_with};
+use nix::sys::reboot::{RebootMode, reboot as reboot_with, set_cad_enabled};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -71,6 +71,19 @@ pub fn raise_nofile() -> Option<(u64, u64)> {
         return None;
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
+}
+
+/// Has the kernel's out-of-memory killer leave uphold alone, where it may ask for that (CAP_SYS_RESOURCE): who
+/// supervises must not be what goes first. Returns the value before, for children; `None`: nothing was changed.
+pub fn survive_out_of_memory() -> Option<i32> {
+    /// OOM_SCORE_ADJ_MIN of the kernel.
+    const NEVER: &str = "-1000";
+    const PLACE: &str = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(PLACE).ok()?.trim().parse().ok()?;
+    if before == -1000 {
+        return None;
+    }
+    fs::write(PLACE, NEVER).ok().map(|()| before)
 }
 
 /// CLOCK_MONOTONIC.
@@ -162,6 +175,12 @@ pub fn mount_api_file_systems() -> Vec<String> {
     failed
 }
 
+/// On a real boot: the loopback interface, where probes look for services that name no other host. Returns
+/// why it could not be raised, in a sentence.
+pub fn raise_loopback() -> Option<String> {
+    sys::raise_loopback().err().map(|error| format!("cannot raise the loopback interface: {error}"))
+}
+
 /// It is on another device than what holds it.
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -170,6 +189,15 @@ fn is_mount_point(path: &Path) -> bool {
         (Ok(own), Some(Ok(above))) => own != above,
         _ => false,
     }
+}
+
+/// On a real boot: Ctrl-Alt-Del sends SIGINT to PID 1 from here on, and does not start the machine anew at
+/// once (reboot(2)). Returns why not, in a sentence.
+pub fn hear_ctrl_alt_del() -> Option<String> {
+    let failed = set_cad_enabled(false).err();
+    failed.map(|errno| {
+        format!("cannot take Ctrl-Alt-Del from the kernel, which restarts at once: {}", errno.desc())
+    })
 }
 
 /// Writes everything to disk and starts the machine anew. Returns only if it cannot.

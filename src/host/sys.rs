@@ -61,6 +61,20 @@ pub(super) fn columns() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
+/// netdevice(7) SIOCSIFFLAGS with IFF_UP on the loopback interface; the kernel gives it its addresses.
+pub(super) fn raise_loopback() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = from.cast_signed();
+    }
+    let up = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(0);
+    let wanted = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: up } };
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, whose name ends with a NUL, and it lives through the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const wanted) };
+    Ok(check(c_long::from(answer)).map(drop)?)
+}
+
 /// Which child to wait for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Child {

@@ -6,8 +6,8 @@ use url::{ParseError, Url};
 
 use super::Fault;
 use super::path::{has_broken_escape, request_path};
-use super::tcp::{DEFAULT_HOST, bare};
-use crate::unit::{Endpoint, Http};
+use super::tcp::bare;
+use crate::unit::{DEFAULT_HOST, Endpoint, Http};
 
 /// The URL of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]

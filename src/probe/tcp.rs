@@ -5,10 +5,7 @@ use tokio::time::Instant;
 use super::resolve::Names;
 use super::{Fault, dial};
 use crate::engine::Outcome;
-use crate::unit::Endpoint;
-
-/// The host of an endpoint that names none. A number, so that no resolver is needed (PROBES.md, M1).
-pub(super) const DEFAULT_HOST: &str = "127.0.0.1";
+use crate::unit::{DEFAULT_HOST, Endpoint};
 
 /// One attempt.
 pub(super) async fn attempt(names: &Names, endpoint: &Endpoint, deadline: Instant) -> Outcome {

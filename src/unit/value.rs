@@ -312,12 +312,15 @@ pub enum Check {
     Http(Http),
 }
 
+/// The host of an endpoint that names none. A number, so that no resolver is needed (PROBES.md, M1).
+pub const DEFAULT_HOST: &str = "127.0.0.1";
+
 /// Where a tcp or http probe connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Endpoint {
     /// TCP.
     Port {
-        /// `host`, if the file names one. The default, 127.0.0.1, is the prober's; `describe` shows nothing.
+        /// `host` without brackets, if the file names one; else [`DEFAULT_HOST`], which `describe` does not show.
         host: Option<String>,
         /// 1 to 65535, names already resolved.
         port: u16,

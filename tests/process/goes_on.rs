@@ -178,7 +178,8 @@ fn nothing_is_left_open_by_a_row_of_images() {
     for _ in 0..10 {
         assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     }
-    uphold.eventually("as many descriptors as before", |uphold| open(uphold) <= before);
+    // A few are opened when they are first needed; what each image leaves would be ten.
+    uphold.eventually("as many descriptors as before", |uphold| open(uphold) < before + 5);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod check;
 mod control;
 mod ctl;
 mod dsl;
+mod endpoints;
 mod endurance;
 mod faults;
 mod files;

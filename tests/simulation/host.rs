@@ -153,6 +153,7 @@ impl Host {
             }
             Effect::Applied { .. }
             | Effect::Forget { .. }
+            | Effect::Endpoints { .. }
             | Effect::Event(_)
             | Effect::Answer { .. }
             | Effect::Sweep(_)

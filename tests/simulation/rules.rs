@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uphold::engine::{
-    Answer, DoneResult, Effect, Engine, EventKind, Facts, Goal, Input, LastExit, Run, Settings, StateName,
-    Ticket, Time, Verb, View, Wanted,
+    Answer, DoneResult, Effect, Endpoints, Engine, EventKind, Facts, Goal, Input, LastExit, Run, Settings,
+    StateName, Ticket, Time, Verb, View, Wanted,
 };
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
@@ -53,6 +53,8 @@ pub struct Rules {
     seen: BTreeMap<Name, StateName>,
     /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
     before: (Vec<LastExit>, Option<u32>),
+    /// What proxies were told.
+    offered: BTreeMap<Name, Endpoints>,
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
@@ -227,6 +229,14 @@ impl Rules {
                     }
                 }
             }
+            Effect::Endpoints { instance, endpoints } => {
+                let before = match endpoints {
+                    Some(new) => self.offered.insert(instance.clone(), (**new).clone()),
+                    None => self.offered.remove(instance),
+                };
+                hold!(before.as_ref() != endpoints.as_deref(), "the endpoints of {instance} are told again");
+            }
+            Effect::Forget { instance } => drop(self.offered.remove(instance)),
             Effect::Answer { ticket, answer } => self.answered(now, *ticket, answer, engine, host)?,
             Effect::Exit(_) => {
                 self.exits += 1;
@@ -245,7 +255,6 @@ impl Rules {
             | Effect::Probe { .. }
             | Effect::CancelProbe { .. }
             | Effect::Applied { .. }
-            | Effect::Forget { .. }
             | Effect::Event(_) => {}
         }
         Ok(())
@@ -394,6 +403,15 @@ impl Rules {
         let service = view.kind == "simple";
         hold!(view.ready.is_some() == service, "{name} is {} and ready is {:?}", view.kind, view.ready);
         hold!(view.up || view.ready != Some(true), "{name} is ready and not up");
+        let offered = self.offered.get(name);
+        let started = service && engine.run(name).is_some();
+        hold!(offered.is_some() == started, "{name} has run {:?} and offers {offered:?}", engine.run(name));
+        let stops = view.state == StateName::Stopping;
+        let told = |offer: &Endpoints| {
+            (view.ready == Some(true), stops, &view.reason) == (offer.ready, offer.terminating, &offer.reason)
+                && offer.serving == (offer.ready || (offer.serving && stops && view.pid.is_some()))
+        };
+        hold!(offered.is_none_or(told), "{name} is {view:?} and offers {offered:?}");
         let before = self.seen.insert(name.clone(), view.state);
         if view.state == StateName::Backoff && before != Some(StateName::Backoff) {
             let rules = &engine.unit(name).ok_or("no unit")?.restart;

@@ -1,0 +1,196 @@
+//! `endpoints/NAME.json` in the runtime directory: where services can be reached, for a proxy in front of
+//! them (PROBES section 14, M3). A file is written beside its place and renamed, so that a reader sees the
+//! old one or the new one.
+//!
+//! A thread writes: a full or dead file system must not stop supervision. What comes while it writes waits,
+//! and of one service only the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::Endpoints;
+use crate::unit::Name;
+
+/// How long the thread rests after it has written, at the least: a unit that starts is soon up, and then only
+/// that counts. And it rests so many times as long as it worked: a burst of starts needs the processors.
+const PAUSE: Duration = Duration::from_millis(50);
+const SHARE: u32 = 3;
+/// How long it rests before it tries again what could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a file is to become; `None`: it goes.
+type Wish = Option<Box<Endpoints>>;
+
+/// A way to the files that never blocks.
+#[derive(Debug)]
+pub struct Board(Option<Arc<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    desk: Mutex<Desk>,
+    changed: Condvar,
+}
+
+/// What lies between the deciding thread and the writing one.
+#[derive(Debug, Default)]
+struct Desk {
+    wishes: BTreeMap<Name, Wish>,
+    /// No more will come: all files go.
+    closing: bool,
+    /// They are gone.
+    closed: bool,
+}
+
+impl Shared {
+    /// Neither thread panics while it holds the desk, so a poisoned one is as good.
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    /// Starts the thread, where there is a runtime directory. What lies there is of an uphold that has
+    /// ended: it goes first.
+    pub fn start(runtime: Option<&Path>) -> io::Result<Board> {
+        let Some(dir) = runtime.map(|runtime| runtime.join("endpoints")) else { return Ok(Board(None)) };
+        let shared = Arc::<Shared>::default();
+        let writer = Writer { shared: shared.clone(), dir, written: BTreeSet::new() };
+        std::thread::Builder::new().name("uphold-endpoints".to_owned()).spawn(move || writer.work())?;
+        Ok(Board(Some(shared)))
+    }
+
+    /// This is so now.
+    pub fn put(&self, instance: Name, wish: Wish) {
+        if let Some(shared) = &self.0 {
+            shared.desk().wishes.insert(instance, wish);
+            shared.changed.notify_all();
+        }
+    }
+
+    /// Takes all files away, as nothing is served any more. Waits for it, at most that long.
+    pub fn finish(&self, limit: Duration) {
+        if let Some(shared) = &self.0 {
+            let mut desk = shared.desk();
+            desk.closing = true;
+            shared.changed.notify_all();
+            let _ = shared.changed.wait_timeout_while(desk, limit, |desk| !desk.closed);
+        }
+    }
+}
+
+/// The thread.
+struct Writer {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    /// Whose files lie there.
+    written: BTreeSet<Name>,
+}
+
+impl Writer {
+    fn work(mut self) {
+        let mut failing = false;
+        let mut begun = self.begin().is_ok();
+        while let Some(wishes) = self.next() {
+            let began = Instant::now();
+            let mut failed = Vec::new();
+            let mut left = BTreeMap::new();
+            if !begun {
+                begun = self.begin().inspect_err(|error| failed.push(error.to_string())).is_ok();
+            }
+            for (name, wish) in wishes {
+                if let Err(error) = self.fulfil(&name, wish.as_deref()) {
+                    failed.push(error.to_string());
+                    left.insert(name, wish);
+                }
+            }
+            match failed.first() {
+                Some(error) if !failing => tracing::warn!(
+                    "cannot write endpoints to {}: {error}; trying again every second",
+                    self.dir.display()
+                ),
+                Some(_) | None => {}
+            }
+            failing = !failed.is_empty();
+            self.rest(left, if failing { AGAIN } else { PAUSE.max(began.elapsed() * SHARE) });
+        }
+        for name in std::mem::take(&mut self.written) {
+            drop(fs::remove_file(self.path(&name)));
+        }
+        self.shared.desk().closed = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for something to do; `None`: no more comes.
+    fn next(&self) -> Option<BTreeMap<Name, Wish>> {
+        let desk = self.shared.desk();
+        let idle = |desk: &mut Desk| desk.wishes.is_empty() && !desk.closing;
+        let mut desk = self.shared.changed.wait_while(desk, idle).unwrap_or_else(PoisonError::into_inner);
+        (!desk.closing).then(|| std::mem::take(&mut desk.wishes))
+    }
+
+    /// What could not be done goes back, unless there is something newer, and is tried again later.
+    fn rest(&self, left: BTreeMap<Name, Wish>, length: Duration) {
+        let mut desk = self.shared.desk();
+        for (name, wish) in left {
+            desk.wishes.entry(name).or_insert(wish);
+        }
+        let _ = self.shared.changed.wait_timeout_while(desk, length, |desk| !desk.closing);
+    }
+
+    /// Makes the directory, and empties it.
+    fn begin(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
+        // Whatever the umask is: others read here.
+        fs::set_permissions(&self.dir, Permissions::from_mode(0o755))?;
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if !self.written.iter().any(|name| file_name(name).as_str() == entry.file_name()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.dir.join(file_name(name))
+    }
+
+    fn fulfil(&mut self, name: &Name, wish: Option<&Endpoints>) -> io::Result<()> {
+        let path = self.path(name);
+        let Some(endpoints) = wish else {
+            if self.written.contains(name) {
+                fs::remove_file(path)?;
+                self.written.remove(name);
+            }
+            return Ok(());
+        };
+        let written = self.write(&path, endpoints);
+        if written.is_ok() {
+            self.written.insert(name.clone());
+        } else if self.written.remove(name) {
+            // Better none than one that is not true any more: the disk may be full for long.
+            drop(fs::remove_file(path));
+        }
+        written
+    }
+
+    fn write(&self, path: &Path, endpoints: &Endpoints) -> io::Result<()> {
+        let mut text = serde_json::to_vec(endpoints)?;
+        text.push(b'\n');
+        // No unit's name begins with a dot.
+        let draft = self.dir.join(".draft");
+        let mut file = File::create(&draft)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(&text)?;
+        fs::rename(draft, path)
+    }
+}
+
+fn file_name(name: &Name) -> String {
+    format!("{name}.json")
+}

@@ -1,0 +1,68 @@
+//! The control socket: where it lies, and who comes in.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::task::AbortHandle;
+
+use crate::control::{self, Peer};
+use crate::host;
+
+/// unix(7): `sun_path` has 108 bytes, one of which ends it.
+const LONGEST_SOCKET: usize = 107;
+
+/// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
+/// path is stale. `waiting`: the listener of the image before, at which clients may wait already.
+pub(super) fn listen(
+    path: &Path,
+    waiting: Option<std::os::unix::net::UnixListener>,
+    server: Arc<control::Server>,
+) -> io::Result<AbortHandle> {
+    if let Some(listener) = waiting {
+        return Ok(accept(UnixListener::from_std(listener)?, server));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let length = path.as_os_str().len();
+    if length > LONGEST_SOCKET {
+        let what = format!("its path has {length} bytes, and that of a socket may have {LONGEST_SOCKET}");
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{what}; name a shorter directory with --runtime-dir"),
+        ));
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(accept(listener, server))
+}
+
+fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
+    let accepting = tokio::spawn(async move {
+        let mut failing = false;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    failing = false;
+                    match host::peer(&stream) {
+                        Ok((pid, uid, gids)) => server.serve(stream, Peer { pid, uid, gids }),
+                        Err(error) => tracing::debug!("cannot tell who a client is: {error}"),
+                    }
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!("cannot accept a client: {error}; trying again every second");
+                    }
+                    failing = true;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    });
+    accepting.abort_handle()
+}
