@@ -1,22 +1,20 @@
 //! What was written against what is in the logs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use crate::units::Kind;
 
-/// Beside the time at which nothing was read: what a run wrote just before that may have been read or not.
-const SLACK: Duration = Duration::from_millis(300);
+/// What stands in a log of which the rest is lost, around the number of the run.
+const UNREAD: (&str, &str) =
+    ("uphold: run ", " ended while no uphold ran: what it had written and nobody had read is lost");
 
 /// What has been read of the logs so far.
 pub struct Ledger {
     dir: PathBuf,
     units: Vec<Reader>,
-    /// Times without an uphold.
-    down: Vec<(SystemTime, SystemTime)>,
 }
 
 struct Reader {
@@ -24,6 +22,8 @@ struct Reader {
     offset: u64,
     /// The last line of each run.
     last: HashMap<u64, u64>,
+    /// Runs of which the log says that a rest was not read.
+    unread: HashSet<u64>,
 }
 
 /// The count at the end.
@@ -31,20 +31,23 @@ struct Reader {
 pub struct Sum {
     pub lines: u64,
     pub runs: u64,
-    /// The unread rest of runs that ended while no uphold ran.
+    /// Those of them of which the log says that they ended while no uphold ran,
+    pub unread_runs: u64,
+    /// and lines of them that are not there.
     pub unread: u64,
     pub wrong: Vec<String>,
 }
 
 impl Ledger {
     pub fn new(dir: &Path, kinds: &[Kind]) -> Ledger {
-        let units =
-            kinds.iter().map(|kind| Reader { kind: kind.clone(), offset: 0, last: HashMap::new() }).collect();
-        Ledger { dir: dir.to_owned(), units, down: Vec::new() }
-    }
-
-    pub fn was_down(&mut self, from: SystemTime, to: SystemTime) {
-        self.down.push((from - SLACK, to + SLACK));
+        let reader = |kind: &Kind| Reader {
+            kind: kind.clone(),
+            offset: 0,
+            last: HashMap::new(),
+            unread: HashSet::new(),
+        };
+        let units = kinds.iter().map(reader).collect();
+        Ledger { dir: dir.to_owned(), units }
     }
 
     /// Reads on in all logs that are in one file: what is torn, doubled or missing in between.
@@ -63,16 +66,16 @@ impl Ledger {
             sum.wrong.extend(wrong);
         }
         for unit in &self.units {
-            for (run, (written, at)) in runs(&self.dir, &unit.kind.name) {
+            for (run, written) in runs(&self.dir, &unit.kind.name) {
                 let read = unit.last.get(&run).copied().unwrap_or(0);
                 sum.runs += 1;
                 sum.lines += read;
+                sum.unread_runs += u64::from(unit.unread.contains(&run));
                 // A run that was killed may have written one line more than it could note.
                 if read == written || read == written + 1 {
                     continue;
                 }
-                let excused = self.down.iter().any(|(from, to)| (*from..*to).contains(&at));
-                if read < written && excused {
+                if read < written && unit.unread.contains(&run) {
                     sum.unread += written - read;
                 } else {
                     let name = &unit.kind.name;
@@ -84,15 +87,15 @@ impl Ledger {
     }
 }
 
-/// Each run of a unit: how many lines it has noted, and when it noted the last one.
-pub fn runs(dir: &Path, unit: &str) -> BTreeMap<u64, (u64, SystemTime)> {
+/// Each run of a unit, and how many lines it has noted.
+pub fn runs(dir: &Path, unit: &str) -> BTreeMap<u64, u64> {
     let entries = fs::read_dir(dir.join("ledger")).unwrap().flatten();
     let ours = entries.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let run = name.strip_prefix(unit)?.strip_prefix('.')?.parse().ok()?;
         let bytes = fs::read(entry.path()).ok()?;
         let written = bytes.get(..8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().unwrap()));
-        Some((run, (written, entry.metadata().ok()?.modified().ok()?)))
+        Some((run, written))
     });
     ours.collect()
 }
@@ -133,6 +136,12 @@ impl Reader {
     fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut wrong = Vec::new();
         for line in String::from_utf8_lossy(bytes).lines() {
+            if let Some((_, rest)) = line.split_once(UNREAD.0)
+                && let Some(run) = rest.strip_suffix(UNREAD.1)
+            {
+                self.unread.insert(run.parse().unwrap());
+                continue;
+            }
             // Half of the units have stamps.
             let plain = line.find(&self.kind.name).map(|at| &line[at..]);
             let words: Vec<&str> = plain.unwrap_or_default().split(' ').collect();

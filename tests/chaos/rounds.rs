@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -146,12 +146,13 @@ impl Chaos {
         assert!(doubled.is_empty() && said.is_empty(), "{doubled:#?}\n{said}");
         let sum = self.ledger.close();
         println!(
-            "chaos: {rounds} rounds in {}s: {:?}; {samples} samples; {} lines of {} runs, and {} unread of runs that ended \
-             while no uphold ran",
+            "chaos: {rounds} rounds in {}s: {:?}; {samples} samples; {} lines of {} runs; {} of \
+             them ended while no uphold ran, with {} lines that nobody read",
             took.as_secs(),
             self.done,
             sum.lines,
             sum.runs,
+            sum.unread_runs,
             sum.unread
         );
         assert!(sum.wrong.is_empty(), "{:#?}", sum.wrong);
@@ -178,9 +179,8 @@ impl Chaos {
     }
 
     fn kill(&mut self) -> String {
-        let from = SystemTime::now();
         self.uphold.kill();
-        self.come_back(from);
+        self.come_back();
         self.did("killed")
     }
 
@@ -192,19 +192,18 @@ impl Chaos {
         while !self.uphold.has_ended() && Instant::now() < until {
             pause();
         }
-        let from = SystemTime::now() - Duration::from_millis(50);
         if !self.uphold.has_ended() {
             self.uphold.signal(Signal::SIGKILL);
         }
         let end = self.uphold.exit();
         assert_eq!(end.signal(), Some(9), "{plan}: {}", self.said());
-        self.come_back(from);
+        self.come_back();
         self.did("killed at a point");
         plan
     }
 
     /// uphold is gone. It is started again, and some of these new ones are killed before they have taken over.
-    fn come_back(&mut self, from: SystemTime) {
+    fn come_back(&mut self) {
         self.uphold.fail("");
         self.crashes = 0;
         if self.dice.percent(30) {
@@ -228,7 +227,6 @@ impl Chaos {
             self.did("killed while it took over");
         }
         self.uphold.again();
-        self.ledger.was_down(from, SystemTime::now());
     }
 
     /// One that crashes anyhow is killed while no uphold runs.
@@ -242,7 +240,7 @@ impl Chaos {
             let run = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(&marker[..]));
             let run = run.and_then(|rest| std::str::from_utf8(rest).ok()?.split(':').next()?.parse().ok());
             let runs = ledger::runs(self.uphold.dir.path(), &kind.name);
-            if run.is_some_and(|run: u64| runs.get(&run).is_some_and(|(written, _)| *written > 0)) {
+            if run.is_some_and(|run: u64| runs.get(&run).is_some_and(|written| *written > 0)) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }
@@ -348,7 +346,7 @@ impl Chaos {
             let crashing = self.kinds.iter().filter(|kind| kind.fate == Fate::Crashes);
             let last = |kind: &Kind| {
                 let runs = ledger::runs(self.uphold.dir.path(), &kind.name);
-                runs.last_key_value().map(|(run, (written, _))| (*run, *written)).unwrap_or_default()
+                runs.last_key_value().map(|(run, written)| (*run, *written)).unwrap_or_default()
             };
             crashing.map(|kind| (kind.name.clone(), last(kind))).collect()
         };
