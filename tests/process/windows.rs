@@ -190,7 +190,8 @@ fn a_stop_that_is_on_record_is_done_and_one_that_is_not_was_never_answered() {
         let view = scene.uphold.view(SUBJECT);
         assert_eq!((&view["reason"], &view["restarts"]), (&"StoppedByOperator".into(), &0.into()), "{plan}");
         // The operator's next word holds.
-        assert_eq!(scene.uphold.ctl(&["start", SUBJECT]).0, 0, "{plan}");
+        assert_eq!(scene.uphold.ctl(&["start", "--no-wait", SUBJECT]).0, 0, "{plan}");
+        scene.uphold.until(SUBJECT, "running");
         scene.holds(plan, 2);
     }
 }
