@@ -38,7 +38,10 @@ pub fn all(dir: &Path) -> Vec<Kind> {
         let (program, place) = (program.display(), dir.display());
         let size = if rotates { "4KiB" } else { "0" };
         let head = format!("command = [\"{program}\", \"writer\", \"{writes}\", \"{place}\", \"{name}\"]\n");
-        let logs = format!("[logs]\nmax_size = \"{size}\"\nkeep = 10000\ntimestamps = {}\n", number % 2 == 0);
+        let logs = format!(
+            "[logs]\nmax_size = \"{size}\"\nkeep = 10000\ntimestamps = {}\n",
+            number.is_multiple_of(2)
+        );
         let text = format!("{head}{further}{logs}[limits]\ncore = 0\n");
         kinds.push(Kind { name, fate, rotates, text });
     };
