@@ -62,6 +62,10 @@ const AFTER_A_PANIC: Duration = Duration::from_millis(200);
 struct Daemon {
     engine: Engine,
     journal: Journal,
+    /// The last change is in it.
+    recorded: bool,
+    /// Runs that are over, which is not on record yet.
+    over: Vec<Run>,
     host: Host,
     logs: Arc<Logs>,
     prober: Arc<Prober>,
@@ -204,7 +208,7 @@ impl Daemon {
             Wake::Host => {}
             Wake::Deadline => self.handle(Input::Tick),
             Wake::Watchdog => self.manager.alive(),
-            Wake::Unrecorded => self.journal.retry(&self.engine),
+            Wake::Unrecorded => self.conclude(Vec::new()),
         }
     }
 
@@ -239,6 +243,12 @@ impl Daemon {
         failpoint::reach("decided");
         let recorded = self.journal.record(&mut self.engine);
         failpoint::reach("recorded");
+        self.recorded = recorded.is_ok();
+        if self.recorded {
+            for run in std::mem::take(&mut self.over) {
+                self.host.release(run);
+            }
+        }
         for effect in effects {
             match (effect, &recorded) {
                 (Effect::Spawn { instance, run, unit }, Err(error)) => {
@@ -246,6 +256,16 @@ impl Daemon {
                 }
                 (effect, Ok(()) | Err(_)) => self.carry_out(effect),
             }
+        }
+    }
+
+    /// A run is over. What is kept of it goes once that is on record: till then it is what tells that the run
+    /// was begun.
+    fn release(&mut self, run: Run) {
+        if self.recorded {
+            self.host.release(run);
+        } else {
+            self.over.push(run);
         }
     }
 
@@ -348,14 +368,14 @@ impl Daemon {
             }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
-                self.host.release(run);
+                self.release(run);
             }
             News::Exited { instance, run, exit } => self.handle(Input::Exited { instance, run, exit }),
             News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
                 failpoint::reach("releasing");
-                self.host.release(run);
+                self.release(run);
             }
             News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {
                 self.tried(end, &output)

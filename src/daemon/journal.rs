@@ -220,13 +220,15 @@ impl Journal {
         journal
     }
 
-    /// Puts down what has changed. `Err`: it is not on record, and what must not be done without that has to
-    /// wait.
+    /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
+    /// must not be done without that has to wait.
     pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
-        let Some(changes) = engine.changes() else { return Ok(()) };
         let long = self.length >= LONG.max(self.began * TIMES);
-        let appended = !long && self.append(&changes).is_ok();
-        drop(changes);
+        let appended = match engine.changes() {
+            Some(changes) => !long && self.append(&changes).is_ok(),
+            None if !self.failing => return Ok(()),
+            None => false,
+        };
         let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
         if recorded.is_err() {
             self.file = None;
@@ -280,12 +282,6 @@ impl Journal {
     /// When the next attempt is due, after one that has failed.
     pub fn due(&self) -> Option<Instant> {
         self.due
-    }
-
-    /// Tries again to put down all there is.
-    pub fn retry(&mut self, engine: &Engine) {
-        let begun = self.begin_anew(engine);
-        self.say(&begun);
     }
 
     /// Once when it begins to fail, once when it is over.

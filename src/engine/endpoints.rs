@@ -51,14 +51,17 @@ pub enum Address {
 }
 
 /// What was last told of an instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Offer {
     ready: bool,
     serving: bool,
     terminating: bool,
-    reason: Option<&'static str>,
     since: Wall,
-    unit: Arc<Unit>,
+    #[serde(skip)]
+    reason: Option<&'static str>,
+    /// `None`: an uphold before has told it.
+    #[serde(skip)]
+    unit: Option<Arc<Unit>>,
 }
 
 impl Engine {
@@ -66,11 +69,15 @@ impl Engine {
     pub(super) fn offer(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
         let Some(instance) = self.instances.get_mut(name) else { return };
         let new = instance.offer(now);
-        if !differ(instance.offered.as_ref(), new.as_ref()) {
+        let differ = differ(instance.offered.as_ref(), new.as_ref());
+        if !differ && new.is_some() {
             return;
         }
-        let endpoints = new.as_ref().map(Offer::endpoints).map(Box::new);
+        let endpoints = new.as_ref().and_then(Offer::endpoints).map(Box::new);
         instance.offered = new;
+        if !differ {
+            return;
+        }
         effects.push(Effect::Endpoints { instance: name.clone(), endpoints });
     }
 }
@@ -95,29 +102,30 @@ impl Instance {
             terminating,
             reason: self.reason(),
             since: before.filter(same).map_or(now.wall, |offer| offer.since),
-            unit: self.unit.clone(),
+            unit: Some(self.unit.clone()),
         })
     }
 }
 
 fn differ(old: Option<&Offer>, new: Option<&Offer>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
+    let (Some(before), Some(now)) = (&old.unit, &new.unit) else { return true };
     let facts = |offer: &Offer| (offer.ready, offer.serving, offer.terminating, offer.reason);
-    facts(old) != facts(new)
-        || !Arc::ptr_eq(&old.unit, &new.unit) && addresses(&old.unit) != addresses(&new.unit)
+    facts(old) != facts(new) || !Arc::ptr_eq(before, now) && addresses(before) != addresses(now)
 }
 
 impl Offer {
-    fn endpoints(&self) -> Endpoints {
-        Endpoints {
-            unit: self.unit.name.clone(),
+    fn endpoints(&self) -> Option<Endpoints> {
+        let unit = self.unit.as_ref()?;
+        Some(Endpoints {
+            unit: unit.name.clone(),
             ready: self.ready,
             serving: self.serving,
             terminating: self.terminating,
-            addresses: addresses(&self.unit),
+            addresses: addresses(unit),
             since: self.since,
             reason: self.reason.map(str::to_owned),
-        }
+        })
     }
 }
 

@@ -9,16 +9,16 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::cgroup::Leaf;
 use super::exec::PROBES;
 use super::kin::{self, Kin};
 use super::launch::{marker, stem};
 use super::patience::patiently;
-use super::runs::{AGAIN, FoundBy, Living, Main};
+use super::runs::{FoundBy, Living, Main};
 use super::slots::Record;
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
+use nix::errno::Errno;
+
 use crate::engine::{Exit, Run, SoFar, Taken};
 use crate::unit::Signal;
 
@@ -26,15 +26,79 @@ use crate::unit::Signal;
 const REAPED: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often is looked whether a process lives that nothing tells of.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of a main process.
 enum Found {
     /// It lives, or is a zombie that this uphold reaps.
     Child,
-    /// It lives, has started at this tick, and somebody else reaps it. A sandbox or an old kernel has no pidfds.
-    Other(u64, Option<OwnedFd>),
+    /// It lives, and somebody else reaps it.
+    Other(Other),
     /// It is gone.
     Ended(Exit),
+}
+
+/// A process that is no child of uphold, and is not taken for another one of its pid.
+#[derive(Debug)]
+pub(super) struct Other {
+    pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    start: u64,
+    /// `None`: a kernel before 5.3, or too many open files. It is then looked at now and then.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Other {
+    /// The pidfd comes first: what is compared afterwards is the process that it holds. `None`: it is gone, or
+    /// never was what is looked for. `is_it` gets its start, if that can be looked at: what cannot is not gone.
+    fn find(record: &Record, is_it: impl FnOnce(Option<u64>) -> bool) -> Option<Other> {
+        let pid = record.pid;
+        let pidfd = match sys::pidfd_open(pid) {
+            Ok(pidfd) => Some(pidfd),
+            Err(Errno::ESRCH) => return None,
+            Err(_) => None,
+        };
+        let start = patiently(|| kin::proc(pid)).map(|found| found.map_or(0, |found| found.start)).ok();
+        is_it(start).then(|| Other { pid, start: start.unwrap_or(record.start), pidfd })
+    }
+
+    pub(super) fn lives(&self) -> bool {
+        match &self.pidfd {
+            Some(pidfd) => sys::pidfd_lives(pidfd),
+            None => kin::proc(self.pid)
+                .map_or(true, |found| found.is_some_and(|found| found.start == self.start && !found.zombie)),
+        }
+    }
+
+    pub(super) fn strike(&self, signal: Signal) {
+        match &self.pidfd {
+            Some(pidfd) => drop(sys::pidfd_kill(pidfd, signal)),
+            None if self.lives() => drop(sys::kill(self.pid, signal)),
+            None => {}
+        }
+    }
+
+    /// Waits for its end: how it was, if the kernel tells.
+    async fn ended(self) -> Exit {
+        let waited = self.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+        if let Some(Ok(ended)) = waited.map(sys::readable) {
+            drop(ended.readable().await);
+        }
+        while self.lives() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        let Some(pidfd) = &self.pidfd else { return Exit::Unknown };
+        let mut left = REAPED;
+        loop {
+            match sys::pidfd_exit(pidfd) {
+                Some(exit) => return exit,
+                None if left.is_zero() => return Exit::Unknown,
+                None => tokio::time::sleep(LOOK).await,
+            }
+            left = left.saturating_sub(LOOK);
+        }
+    }
 }
 
 impl Host {
@@ -80,9 +144,9 @@ impl Host {
         };
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
-            Found::Other(start, pidfd) => {
-                self.watch_end(&key, pid, start, pidfd.as_ref());
-                (pidfd.map_or(Main::Known(start), Main::Other), true, None)
+            Found::Other(other) => {
+                self.watch_end(&key, &other);
+                (Main::Other(other), true, None)
             }
             Found::Ended(exit) => (Main::Child, so_far != SoFar::Ended, Some(exit)),
         };
@@ -121,7 +185,23 @@ impl Host {
                 self.slots.release(run);
             }
         }
+        self.resume_leftovers(wanted);
         self.reap();
+    }
+
+    /// Output of runs that were over, but not read to its end.
+    fn resume_leftovers(&self, wanted: &HashSet<Run>) {
+        let Some(dir) = self.settings.private.as_deref() else { return };
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let Some((instance, run, stream)) = file.to_str().and_then(fifo::named) else { continue };
+            if wanted.contains(&run) {
+                continue;
+            }
+            if let Ok(Some(captured)) = fifo::existing(dir, &stem(&instance, run), stream) {
+                self.say(News::Resumed { instance, run, output: vec![captured] });
+            }
+        }
     }
 
     fn say_over(&mut self, (instance, run): Key, so_far: SoFar) {
@@ -138,51 +218,29 @@ impl Host {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
-        let inside = || leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid));
-        let same = |start: u64| {
-            if record.start != 0 {
-                return record.start == start;
-            }
-            inside() || is_marked(record.pid, &marker(order, &self.settings.token))
-        };
         if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
             return Found::Child;
         }
-        // The pidfd first: what it is compared with afterwards is the process that it holds.
-        let pidfd = match sys::pidfd_open(record.pid) {
-            Err(Errno::ESRCH) => return Found::Ended(Exit::Unknown),
-            answer => answer.ok(),
+        let is_it = |start: Option<u64>| match (record.start, start) {
+            // uphold was killed before it could look, or cannot now.
+            (0, _) | (_, None) => {
+                leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
+                    || is_marked(record.pid, &marker(order, &self.settings.token))
+            }
+            (known, Some(start)) => known == start,
         };
-        match patiently(|| kin::proc(record.pid)) {
-            Ok(Some(proc)) if same(proc.start) => Found::Other(proc.start, pidfd),
-            // Nobody else's process is in there.
-            Err(_) if inside() => Found::Other(record.start, pidfd),
-            Ok(_) | Err(_) => Found::Ended(Exit::Unknown),
-        }
+        Other::find(record, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
     }
 
-    /// Waits for the end of a process that is no child; where no descriptor tells of it, by looking.
-    fn watch_end(&self, key: &Key, pid: i32, start: u64, pidfd: Option<&OwnedFd>) {
-        let told = pidfd.and_then(|pidfd| pidfd.try_clone().and_then(sys::readable).ok());
+    /// Hears of the end of a process that is no child.
+    fn watch_end(&self, key: &Key, other: &Other) {
+        let pidfd = other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+        let other = Other { pid: other.pid, start: other.start, pidfd };
         let (wakes, key) = (self.wakes.clone(), key.clone());
         tokio::spawn(async move {
-            let Some(ended) = told else {
-                while kin::lives(pid, start) {
-                    tokio::time::sleep(AGAIN).await;
-                }
-                let _ = wakes.send(Wake::Ended(key, Exit::Unknown));
-                return;
-            };
-            drop(ended.readable().await);
-            let mut exit = sys::pidfd_exit(ended.get_ref());
-            let mut waited = Duration::ZERO;
-            while exit.is_none() && waited < REAPED {
-                tokio::time::sleep(LOOK).await;
-                waited += LOOK;
-                exit = sys::pidfd_exit(ended.get_ref());
-            }
+            let exit = other.ended().await;
             // Nobody listens only when the host is gone.
-            let _ = wakes.send(Wake::Ended(key, exit.unwrap_or(Exit::Unknown)));
+            let _ = wakes.send(Wake::Ended(key, exit));
         });
     }
 
@@ -211,10 +269,8 @@ fn end_stray(record: &Record) {
     if record.pid == 0 || record.start == 0 || record.exit.is_some() {
         return;
     }
-    if let Ok(pidfd) = sys::pidfd_open(record.pid)
-        && kin::started(record.pid) == record.start
-        && sys::pidfd_lives(&pidfd)
-    {
+    // It leads its group, which has its number for as long as it lives.
+    if Other::find(record, |start| start == Some(record.start)).is_some_and(|other| other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
     }
 }

@@ -13,6 +13,8 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{Gid, Uid, mkfifo, pipe2};
 
 use super::{Captured, Stream};
+use crate::engine::Run;
+use crate::unit::Name;
 
 /// Both ends of a stream.
 #[derive(Debug)]
@@ -56,6 +58,17 @@ pub(super) fn existing(dir: &Path, stem: &str, stream: Stream) -> io::Result<Opt
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whose output a file in the private directory is, by its name; `None`: nobody's.
+pub(super) fn named(file: &str) -> Option<(Name, Run, Stream)> {
+    let (stem, stream) = match file.rsplit_once('.')? {
+        (stem, "out") => (stem, Stream::Stdout),
+        (stem, "err") => (stem, Stream::Stderr),
+        (_, _) => return None,
+    };
+    let (name, run) = stem.rsplit_once('.')?;
+    Some((Name::new(name).ok()?, Run(run.parse().ok()?), stream))
 }
 
 fn path(dir: &Path, stem: &str, stream: Stream) -> PathBuf {

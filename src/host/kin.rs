@@ -111,11 +111,6 @@ pub(super) fn started(pid: i32) -> u64 {
     proc(pid).ok().flatten().map_or(0, |proc| proc.start)
 }
 
-/// Whether the process that started at this tick lives. If nobody can tell at the moment, it does.
-pub(super) fn lives(pid: i32, start: u64) -> bool {
-    proc(pid).map_or(true, |found| found.is_some_and(|proc| !proc.zombie && proc.start == start))
-}
-
 /// Every process that /proc shows. One that cannot be read for want of descriptors or memory is an error:
 /// nobody may take it for gone.
 pub(super) fn snapshot() -> io::Result<Vec<Proc>> {

@@ -2,18 +2,17 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::adopt::Other;
 use super::cgroup::Leaf;
-use super::kin::{self, Kin};
+use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
 use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
-use crate::failpoint;
 use crate::unit::{Name, Scope, Signal};
 
 /// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold
@@ -21,7 +20,7 @@ use crate::unit::{Name, Scope, Signal};
 const ROUNDS: usize = 100;
 
 /// When something is to be looked at that nothing tells of.
-pub(super) const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One run that is not empty.
 #[derive(Debug)]
@@ -47,9 +46,7 @@ pub(super) enum Main {
     /// Reaped by this thread alone, so its pid is its own until then.
     Child,
     /// A child of an uphold that is dead. Somebody else reaps it: it is known by this.
-    Other(OwnedFd),
-    /// The same, where there are no pidfds: it is known by the tick of its start.
-    Known(u64),
+    Other(Other),
 }
 
 /// How a run's processes are known.
@@ -75,17 +72,12 @@ impl Living {
         match (&self.main, to) {
             (Main::Child, Scope::Main) => drop(sys::kill(self.pid, signal)),
             (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
-            (Main::Other(pidfd), Scope::Main) => drop(sys::pidfd_kill(pidfd, signal)),
+            (Main::Other(other), Scope::Main) => other.strike(signal),
             // Its group has its number for as long as it lives.
-            (Main::Other(pidfd), Scope::Group) if sys::pidfd_lives(pidfd) => {
+            (Main::Other(other), Scope::Group) if other.lives() => {
                 let _ = sys::kill(-self.pid, signal);
             }
             (Main::Other(_), Scope::Group) => {}
-            (Main::Known(start), to) if kin::lives(self.pid, *start) => {
-                let sign = if to == Scope::Group { -1 } else { 1 };
-                let _ = sys::kill(sign * self.pid, signal);
-            }
-            (Main::Known(_), _) => {}
         }
     }
 
@@ -282,7 +274,6 @@ impl Host {
         if cont && self.slots.get(run).is_some_and(|slot| !slot.tell()) {
             return;
         }
-        failpoint::reach("telling");
         living.strike_main(signal, to);
         if cont {
             living.strike_main(Signal::CONT, to);
