@@ -13,6 +13,7 @@ use super::launch::{Launched, Started, marker};
 use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
+use crate::failpoint;
 use crate::unit::{Name, Scope, Signal};
 
 /// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold
@@ -274,6 +275,7 @@ impl Host {
         if cont && self.slots.get(run).is_some_and(|slot| !slot.tell()) {
             return;
         }
+        failpoint::reach("telling");
         living.strike_main(signal, to);
         if cont {
             living.strike_main(Signal::CONT, to);
