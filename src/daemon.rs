@@ -140,7 +140,9 @@ impl Daemon {
                 fed = Instant::now();
             }
             let key = self.key(&wake);
-            if host::is_poison(key) {
+            // It says of any child that it has ended: without it none would be reaped any more.
+            let needed = matches!(wake, Wake::Signal(Signal::CHLD));
+            if !needed && host::is_poison(key) {
                 self.drop_poison(&wake).await;
                 continue;
             }

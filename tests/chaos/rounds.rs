@@ -46,6 +46,9 @@ const KILLED_AT: [&str; 17] = [
 const RECOVERY: [&str; 6] = ["locked", "journal-written", "journal-begun", "adopting", "adopted", "load"];
 /// and where the deciding thread crashes.
 const CRASHES_AT: [&str; 7] = ["decided", "recorded", "exited", "emptied", "tick", "spawned", "probed"];
+/// Where other threads do, or the deciding one in the middle of something of the host's. A panic of a spawning
+/// thread is caught there.
+const FAULTS_AT: [&str; 5] = ["cloning", "cloned", "born", "rotating", "journal-begun"];
 
 /// SplitMix64.
 pub struct Dice(u64);
@@ -254,8 +257,13 @@ impl Chaos {
 
     fn crash(&mut self) -> String {
         let before = self.image();
-        let (point, count) = (self.dice.of(&CRASHES_AT), 1 + self.dice.below(4));
-        let plan = format!("{point} {count} {}", self.dice.of(&["panic", "segv", "abort"]));
+        let (points, actions): (&[&str], &[&str]) = if self.dice.percent(30) {
+            (&FAULTS_AT, &["segv", "abort"])
+        } else {
+            (&CRASHES_AT, &["panic", "segv", "abort"])
+        };
+        let (point, count) = (self.dice.of(points), 1 + self.dice.below(4));
+        let plan = format!("{point} {count} {}", self.dice.of(actions));
         self.uphold.fail(&plan);
         let until = Instant::now() + TO_THE_POINT;
         while self.image() == before && Instant::now() < until {

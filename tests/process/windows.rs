@@ -449,3 +449,23 @@ keep = 100
         }
     }
 }
+
+#[test]
+fn uphold_reaps_on_after_it_has_crashed_twice_while_reaping() {
+    let scene = Scene::new();
+    let uphold = &scene.uphold;
+    let image = |uphold: &Uphold| uphold.get("/v1/version").and_then(|version| version["image"].as_u64());
+    for number in 2..=3 {
+        uphold.fail("reaped 1 segv");
+        kill(Pid::from_raw(*runs(uphold).last().unwrap()), Signal::SIGKILL).unwrap();
+        uphold.eventually("the next image answers", |uphold| image(uphold) == Some(number));
+        uphold.until_view(SUBJECT, "its restart", |view| {
+            view["restarts"] == number - 1 && view["state"] == "running"
+        });
+        uphold.eventually("it has noted its start", |uphold| runs(uphold).len() as u64 == number);
+    }
+    uphold.kill_main(SUBJECT, Signal::SIGKILL);
+    uphold
+        .until_view(SUBJECT, "its third restart", |view| view["restarts"] == 3 && view["state"] == "running");
+    scene.holds("two crashes while reaping", 4);
+}
