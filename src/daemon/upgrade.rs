@@ -149,6 +149,7 @@ impl Daemon {
     pub(super) fn execute(&mut self, path: &Path) {
         self.upgrading = None;
         failpoint::reach("executing");
+        host::forgive();
         let error = host::execute(path);
         self.own_event(
             "UpgradeFailed",

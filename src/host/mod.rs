@@ -55,7 +55,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use crash::{Crashes, act, catch_crashes, handle_faults, is_poison, taking};
+pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
 pub use patience::patiently;
 pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};

@@ -294,7 +294,10 @@ impl Chaos {
     }
 
     fn image(&self) -> u64 {
-        self.uphold.get("/v1/version").map_or(0, |version| version["image"].as_u64().unwrap())
+        let image = |version: Value| {
+            version["image"].as_u64().unwrap_or_else(|| panic!("no image: {version:#}\n{}", self.said()))
+        };
+        self.uphold.get("/v1/version").map_or(0, image)
     }
 
     fn token(&self) -> String {

@@ -65,6 +65,38 @@ fn what_has_crashed_uphold_twice_is_dropped() {
 }
 
 #[test]
+fn an_upgrade_forgives_what_has_crashed_the_binary_before() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    uphold.until("web", "running");
+    for number in 2..=3 {
+        uphold.fail("command 1 panic");
+        let _ = uphold.http("POST /v1/units/web/stop");
+        until_image(&uphold, number);
+    }
+    assert_eq!(uphold.http("POST /v1/units/web/stop").map(|(status, _)| status), Some(500));
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.until("web", "inactive");
+}
+
+#[test]
+fn a_crash_of_another_thread_is_not_the_fault_of_what_is_asked_meanwhile() {
+    let noisy = "command = [\"sh\", \"-c\", \"while :; do echo 0123456789012345678901234567890123456789; sleep 0.01; done\"]
+[logs]
+max_size = \"1KiB\"
+";
+    let uphold = Uphold::fallible().unit("web", noisy).start();
+    for number in 2..=3 {
+        uphold.fail("rotating 1 segv");
+        // Asked all the time, until the next image answers.
+        until_image(&uphold, number);
+        uphold.until_own_event("SIGSEGV at address 0x0000000000000008");
+    }
+    assert_eq!(image(&uphold), 3);
+    assert!(!uphold.stderr().contains("InputDropped"), "{}", uphold.stderr());
+}
+
+#[test]
 fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"100ms\"\n");
     let mut uphold = Uphold::fallible().unit("web", SLEEP).unit("probed", &probed).start();
