@@ -16,7 +16,7 @@ use super::cgroup::{Base, Leaf};
 use super::prepare::{Failed, Prepared, Role, explain, prepare};
 use super::slots::Slot;
 use super::spawn::{Into, Stack, Stage};
-use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, spawn, sys};
+use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, reexec, spawn, sys};
 use crate::engine::{Run, SpawnFailure};
 use crate::failpoint;
 use crate::unit::{Name, Output, Unit};
@@ -265,7 +265,7 @@ impl Drop for Launcher {
 
 /// A thread. It ends with the launcher, that is with the host, or when another one has nothing to do.
 fn work(shop: &Shop, queue: &Queue) {
-    sys::block_all_signals();
+    reexec::block_all_but_faults();
     let mut stack = None;
     while let Some(job) = queue.next() {
         let instance = job.instance().clone();
@@ -404,7 +404,11 @@ fn start(
     let mapped = stack.insert(mapped);
     // Counted before there can be a child.
     let child = launched.cloned.insert(shop.cloning.begin());
-    match spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid)) {
+    // No handler of uphold's may run in the child. A fault of this thread is handled again after that.
+    sys::block_all_signals();
+    let born = spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid));
+    reexec::block_all_but_faults();
+    match born {
         Ok(born) => Ok((born.pid, born.outside)),
         Err((stage, errno)) => Err(explain(unit, prepared, stage, errno)),
     }

@@ -137,7 +137,8 @@ fn exec(ready: &Ready, dir: RawFd, path: &CStr, flags: c_int) -> Errno {
     Errno::last()
 }
 
-fn block_all_but_faults() -> MaybeUninit<libc::sigset_t> {
+/// Blocks every signal for the calling thread but those that report a fault; gives the mask of before.
+pub(super) fn block_all_but_faults() -> MaybeUninit<libc::sigset_t> {
     let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
     // SAFETY: sigfillset initialises the set that it is given.
     let _ = unsafe { libc::sigfillset(set.as_mut_ptr()) };

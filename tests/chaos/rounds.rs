@@ -270,7 +270,11 @@ impl Chaos {
             pause();
         }
         self.uphold.fail("");
-        self.uphold.eventually("it answers", |uphold| uphold.get("/v1/version").is_some());
+        if self.uphold.has_ended() {
+            panic!("{plan}: uphold ended: {:?}\n{}", self.uphold.exit(), self.said());
+        }
+        self.uphold
+            .eventually(&format!("it answers after {plan}"), |uphold| uphold.get("/v1/version").is_some());
         if self.image() == before {
             self.did("came to no crash");
         } else {

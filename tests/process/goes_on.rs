@@ -97,6 +97,23 @@ max_size = \"1KiB\"
 }
 
 #[test]
+fn a_fault_of_the_thread_that_starts_processes_is_survived_with_what_it_has_just_started() {
+    for point in ["cloning", "cloned", "born"] {
+        let uphold = Uphold::fallible().unit("web", SLEEP).start();
+        let pid = uphold.until("web", "running").main_pid("web");
+        for (number, action) in [(2, "segv"), (3, "abort")] {
+            uphold.fail(&format!("{point} 1 {action}"));
+            let _ = uphold.http("POST /v1/units/web/restart");
+            until_image(&uphold, number);
+            uphold.until_view("web", &format!("its restart after {action} at {point}"), |view| {
+                view["state"] == "running" && view["pid"] != pid
+            });
+            assert_eq!((uphold.view("web")["restarts"].clone(), is_alive(pid)), (0.into(), false), "{point}");
+        }
+    }
+}
+
+#[test]
 fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"100ms\"\n");
     let mut uphold = Uphold::fallible().unit("web", SLEEP).unit("probed", &probed).start();
