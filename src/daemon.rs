@@ -83,6 +83,7 @@ struct Daemon {
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
+    server: Arc<control::Server>,
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,

@@ -343,6 +343,7 @@ async fn live(
         attempts: HashMap::new(),
         inward,
         manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
+        server: server.clone(),
         watchdog: manager::interval(),
         image: before.image,
         private: places.private.clone(),
