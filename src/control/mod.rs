@@ -78,6 +78,10 @@ pub enum Call {
         follow: bool,
         /// Of the run before the current one.
         previous: bool,
+        /// Each line says where it ends, as `position`.
+        positions: bool,
+        /// Go on behind such a position.
+        after: Option<String>,
     },
     /// `GET /v1/events`
     Events {

@@ -12,6 +12,7 @@ mod file;
 mod kept;
 mod lines;
 mod loss;
+mod position;
 mod pump;
 mod read;
 mod rotate;
@@ -39,6 +40,8 @@ use console::Console;
 use kept::Kept;
 use pump::Command;
 use read::Reader;
+
+pub use position::Position;
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -94,6 +97,30 @@ pub struct Query {
     pub until: Option<Wall>,
     /// Go on with what is written from now on.
     pub follow: bool,
+    /// Say with each line where it ends, so that who was cut off may go on there.
+    pub positions: bool,
+    /// Go on there; `lines` does not count then.
+    pub after: Option<Position>,
+}
+
+/// What comes of reading a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Item {
+    /// A line.
+    Line(Line),
+    /// Only where positions are wanted.
+    Here(Here),
+}
+
+/// Where the reader stands: once all is read that was there, if it follows; and at the beginning where
+/// something is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Here {
+    /// To be given back as it is.
+    pub position: String,
+    /// Lines after the position that was asked for may be missing: their file is gone.
+    pub gap: bool,
 }
 
 /// One line of a log, as `GET /v1/units/NAME/logs` gives it.
@@ -105,6 +132,9 @@ pub struct Line {
     pub stream: String,
     /// Its text; bytes that are no UTF-8 are replaced.
     pub line: String,
+    /// Behind it, to be given back as it is; only where positions are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 /// Lines that wait for who reads a log.
@@ -206,7 +236,7 @@ impl Logs {
     /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
     /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
     /// as read with the one before.
-    pub fn read(&self, query: Query) -> mpsc::Receiver<Line> {
+    pub fn read(&self, query: Query) -> mpsc::Receiver<Item> {
         let (lines, answer) = mpsc::channel(ANSWER);
         let (settings, shared, commands) =
             (self.settings.clone(), self.shared.clone(), self.commands.downgrade());
