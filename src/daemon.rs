@@ -87,6 +87,8 @@ struct Daemon {
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,
+    /// [`crate::api::Version::life`]
+    life: String,
     /// Where the state is handed over.
     private: Option<PathBuf>,
     /// It has crashed too often: no probes.

@@ -383,7 +383,10 @@ mod tests {
     fn a_bad_query_is_named_with_what_would_do() {
         for (request, part) in [
             ("GET /v1/units?x=1", "unknown query parameter `x`; it takes none"),
-            ("GET /v1/units/web/logs?tail=5", "`tail`; it takes lines, since, follow, previous, positions, after"),
+            (
+                "GET /v1/units/web/logs?tail=5",
+                "`tail`; it takes lines, since, follow, previous, positions, after",
+            ),
             ("GET /v1/units/web/logs?lines=-1", "`lines` cannot be `-1`; use a whole number"),
             ("GET /v1/units/web/logs?since=10m", "RFC 3339"),
             ("GET /v1/units/web/logs?follow=yes", "use true or false"),

@@ -60,6 +60,8 @@ fn view() -> View {
         command: vec!["web".to_owned(), "--password=hunter2".to_owned()],
         output: vec!["a line".to_owned()],
         stops: Vec::new(),
+        start_timeout_seconds: None,
+        stop_timeout_seconds: 30.0,
     }
 }
 
@@ -108,7 +110,9 @@ fn plain(call: &Call) -> Reply {
         Call::Events { .. } => Reply::Events(vec![event(1, "web"), event(2, "db")], None),
         Call::Load { dry_run, .. } => Reply::Changes(Changes { dry_run: *dry_run, ..Changes::default() }),
         Call::Shutdown | Call::Upgrade => Reply::Accepted,
-        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1 }),
+        Call::Version => {
+            Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1, life: "0".to_owned() })
+        }
         Call::Health { ready, .. } => Reply::Health(Health { healthy: !ready, units: vec![] }),
     }
 }

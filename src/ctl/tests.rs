@@ -52,6 +52,8 @@ pub(super) fn view(name: &str) -> View {
         command: Vec::new(),
         output: Vec::new(),
         stops: Vec::new(),
+        start_timeout_seconds: Some(90.0),
+        stop_timeout_seconds: 30.0,
     }
 }
 
@@ -211,7 +213,7 @@ fn without_a_daemon_the_status_is_5_and_the_message_names_the_socket() {
     let path = dir.path().join("control.sock");
     let args = Cli::try_parse_from(["ctl", "status", "--socket", path.to_str().unwrap()]).unwrap().args;
     assert_eq!(format!("{:?}", run(args, None)), format!("{:?}", ExitCode::from(5)));
-    let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned() };
+    let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned(), gone: true };
     assert_eq!(
         text.to_string(),
         format!(
@@ -277,8 +279,9 @@ fn streams_are_read_line_by_line_to_their_end() {
         ("GET /v1/units/web", 200, "json", &whole),
         ("GET /v1/events?follow=false", 200, "json", &events),
         ("GET /v1/events?follow=false&unit=web", 200, "json", &events),
-        ("GET /v1/events?since=7&follow=true", 200, "json", &events),
-        ("GET /v1/units/web/logs?follow=false&lines=5", 200, "json", log),
+        ("GET /v1/version", 200, "json", r#"{"version":"1","pid":1,"image":1,"life":"x"}"#),
+        ("GET /v1/events?follow=true&since=7", 200, "json", &events),
+        ("GET /v1/units/web/logs?follow=false&positions=true&lines=5", 200, "json", log),
     ]);
     assert_eq!(daemon.ctl("events"), 0);
     assert_eq!(daemon.ctl("describe web"), 0);

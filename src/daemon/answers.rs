@@ -169,6 +169,7 @@ impl Daemon {
                     image: self.image,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     pid: std::process::id(),
+                    life: self.life.clone(),
                 }),
             ),
             Call::Health { ready, units } => send(reply, self.health(ready, &units)),

@@ -346,6 +346,7 @@ async fn live(
         server: server.clone(),
         watchdog: manager::interval(),
         image: before.image,
+        life: before.life(),
         private: places.private.clone(),
         plain: before.crashes.too_many,
         upgrading: None,

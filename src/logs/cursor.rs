@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(again(place), (true, ["2", "3", "4"].map(str::to_owned).to_vec()));
         assert_eq!(again(start), (true, ["1", "2", "3", "4"].map(str::to_owned).to_vec()));
         let lie = place.map(|place| Place { sum: place.sum + 1, ..place });
-        assert_eq!(again(lie).0, false);
+        assert!(!again(lie).0);
         super::super::rotate::rotate(&path, 2).unwrap();
         assert_eq!(again(place), (false, ["3", "4"].map(str::to_owned).to_vec()));
         append("5\n6\n");

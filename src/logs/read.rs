@@ -65,7 +65,11 @@ impl Reader {
     /// Sends what there is, then goes on with what comes, if that is wanted.
     pub(super) async fn run(mut self, lines: mpsc::Sender<Item>) {
         let done = self.send_kept(&lines).await.is_break() || self.send_written(&lines).await.is_break();
-        if done || !self.query.follow || self.logs.is_empty() || self.send_here(&lines, false).await.is_break() {
+        if done
+            || !self.query.follow
+            || self.logs.is_empty()
+            || self.send_here(&lines, false).await.is_break()
+        {
             return;
         }
         while self.grown(&lines).await.is_continue() {

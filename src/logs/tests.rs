@@ -72,7 +72,16 @@ impl Bench {
 
 fn query(instance: &str, logs: &unit::Logs) -> Query {
     let (instance, logs) = (name(instance), logs.clone());
-    Query { instance, logs, lines: None, since: None, until: None, follow: false, positions: false, after: None }
+    Query {
+        instance,
+        logs,
+        lines: None,
+        since: None,
+        until: None,
+        follow: false,
+        positions: false,
+        after: None,
+    }
 }
 
 async fn next(lines: &mut mpsc::Receiver<Item>) -> Option<Line> {
