@@ -240,7 +240,7 @@ async fn each_call_is_answered_with_its_json() {
         ("POST /v1/update?dry_run=true", 200, r#""dry_run":true"#),
         ("POST /v1/daemon-reload", 200, r#""dry_run":false"#),
         ("POST /v1/shutdown", 202, "{}"),
-        ("GET /v1/version", 200, r#"{"version":"1","pid":1,"image":1}"#),
+        ("GET /v1/version", 200, r#"{"version":"1","pid":1,"image":1,"life":"0"}"#),
         ("GET /healthz", 200, r#""healthy":true"#),
         ("GET /readyz", 503, r#""healthy":false"#),
     ] {
@@ -365,7 +365,7 @@ async fn a_connection_is_kept_for_the_next_request_and_closed_when_it_idles() {
     let mut stream = world.connect(root());
     for _ in 0..2 {
         stream.write_all(b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        read_until(&mut stream, "\"pid\":1,\"image\":1}\n").await;
+        read_until(&mut stream, "\"pid\":1,\"image\":1,\"life\":\"0\"}\n").await;
     }
     let rest = read(&mut stream).await;
     assert!(matches!(rest.status, 0 | 408));

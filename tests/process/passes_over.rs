@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::dsl::*;
 
 /// Writes a line every few milliseconds, over many files.
-const COUNTS: &str = "command = [\"sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo line $i; sleep 0.005; done\"]\n\
-                      [logs]\nmax_size = \"4KiB\"\nkeep = 1000\n";
+const COUNTS: &str = "command = [\"sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo line $i; i=$((i+1)); echo line $i; sleep 0.005; done\"]\n\
+                      [logs]\nmax_size = \"1KiB\"\nkeep = 1000\n";
 
 /// Takes half a second to stop and half a second to come up, and keeps count of its starts.
 fn slow(uphold: &Uphold) -> String {
