@@ -463,6 +463,45 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
 }
 
 #[tokio::test]
+async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_takes_long_is_not() {
+    let (requests, mut receiver) = mpsc::channel::<Request>(1);
+    let permitted = watch::channel(permissions()).1;
+    let world = World { server: Server::new(permitted, requests), calls: Arc::default() };
+    let holds = async |limit: Duration| {
+        let begun = std::time::Instant::now();
+        world.server.hold(limit).await;
+        begun.elapsed() >= limit
+    };
+    let short = Duration::from_millis(50);
+    assert!(!holds(BOUND).await, "nobody is in");
+    assert!(*world.server.held().borrow());
+    // Whoever has come in is about to ask.
+    let mut stream = world.connect(root());
+    assert!(holds(short).await);
+    send(&mut stream, "GET /v1/units/web/wait?for=up", "").await;
+    let waits = receiver.recv().await.unwrap();
+    assert!(!holds(BOUND).await, "it may wait for ever");
+    let mut events = world.connect(root());
+    send(&mut events, "GET /v1/events?follow=true", "").await;
+    let (_sender, coming) = broadcast::channel(1);
+    let _ = receiver.recv().await.unwrap().reply.send(Reply::Events(vec![], Some(coming)));
+    read_until(&mut events, "\r\n\r\n").await;
+    assert!(!holds(BOUND).await, "it never ends");
+    let mut list = world.connect(root());
+    send(&mut list, "GET /v1/units", "").await;
+    let request = receiver.recv().await.unwrap();
+    assert!(holds(short).await);
+    let (late, answer) = tokio::join!(holds(BOUND), async {
+        let _ = request.reply.send(Reply::List(vec![view()]));
+        read(&mut list).await
+    });
+    assert!(!late && answer.status == 200 && answer.body.ends_with("}\n"));
+    drop(waits);
+    world.server.resume();
+    assert!(!*world.server.held().borrow());
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     let permitted = watch::channel(permissions()).1;

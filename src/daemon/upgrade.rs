@@ -23,6 +23,8 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// How long who has asked for something short may wait for the answer before the connection goes with the
 /// image.
 const ANSWERS: Duration = Duration::from_millis(200);
+/// How long nobody is let in where the exec does not come about and nothing says so.
+const KEPT_OUT: Duration = Duration::from_secs(5);
 
 /// An upgrade that is being tried.
 pub(super) struct Upgrade {
@@ -143,6 +145,8 @@ impl Daemon {
             server.hold(ANSWERS).await;
             logs.settle().await;
             drop(inward.send(Inward::Execute(path)));
+            tokio::time::sleep(KEPT_OUT).await;
+            server.resume();
         });
     }
 

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::dsl::*;
+use crate::goes_on::{fail, fallible, until_image};
 
 /// Writes a line every few milliseconds, over many files.
 const COUNTS: &str = "command = [\"sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo line $i; i=$((i+1)); echo line $i; sleep 0.005; done\"]\n\
@@ -29,7 +30,7 @@ fn kill_and_start(uphold: &mut Uphold) {
 
 #[test]
 fn followers_miss_nothing_and_see_nothing_twice_over_upgrades_and_kills() {
-    let mut uphold = Uphold::with_unit("web", COUNTS);
+    let mut uphold = fallible().unit("web", COUNTS).start();
     uphold.until("web", "running");
     let mut logs = Lines::of(uphold.ctl_command(&["logs", "web", "-f"]));
     let mut events = Lines::of(uphold.ctl_command(&["-o", "json", "events", "-f"]));
@@ -39,7 +40,11 @@ fn followers_miss_nothing_and_see_nothing_twice_over_upgrades_and_kills() {
     let number = |line: &String| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
     let mut all: Vec<u64> = vec![number(&events.until("Started process web"))];
     for round in 0..25 {
-        if round % 5 == 4 {
+        if round == 10 {
+            fail(&uphold, "command 1 segv");
+            let _ = uphold.http("POST /v1/units/web/start");
+            until_image(&uphold, 2);
+        } else if round % 5 == 4 {
             kill_and_start(&mut uphold);
         } else {
             let (code, out, err) = uphold.ctl(&["upgrade"]);
@@ -101,7 +106,12 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         let text = slow(&uphold);
         let mut uphold = uphold.unit("web", &text).start();
         uphold.until("web", "running");
-        let restart = uphold.ctl_command(&["restart", "web"]).stderr(Stdio::piped()).spawn().unwrap();
+        let restart = uphold
+            .ctl_command(&["restart", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         uphold.until("web", "stopping");
         let mut replace =
             || if kill { kill_and_start(&mut uphold) } else { assert_eq!(uphold.ctl(&["upgrade"]).0, 0) };
@@ -112,9 +122,12 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
         assert!(said.contains("uphold was replaced meanwhile"), "{said}");
         assert_eq!((uphold.state("web").as_str(), starts(&uphold)), ("running", 2));
-        let stop = uphold.ctl_command(&["stop", "web"]).spawn().unwrap();
-        let wait =
-            uphold.ctl_command(&["wait", "web", "--for", "stopped", "--timeout", "20s"]).spawn().unwrap();
+        let stop = uphold.ctl_command(&["stop", "web"]).stdout(Stdio::null()).spawn().unwrap();
+        let wait = uphold
+            .ctl_command(&["wait", "web", "--for", "stopped", "--timeout", "20s"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         uphold.until("web", "stopping");
         if kill {
             kill_and_start(&mut uphold)
@@ -124,7 +137,7 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         for mut child in [stop, wait] {
             assert_eq!(child.wait().unwrap().code(), Some(0));
         }
-        let start = uphold.ctl_command(&["start", "web"]).spawn().unwrap();
+        let start = uphold.ctl_command(&["start", "web"]).stdout(Stdio::null()).spawn().unwrap();
         uphold.until("web", "starting");
         if kill {
             kill_and_start(&mut uphold)
@@ -133,6 +146,26 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         };
         assert_eq!({ start }.wait().unwrap().code(), Some(0));
         assert_eq!(starts(&uphold), 3);
+    }
+}
+
+#[test]
+fn what_a_crash_has_left_undone_is_said_and_what_was_recorded_is_done_once() {
+    for (place, code, starts, said) in [
+        ("command 1 panic", 1, 1, "the restart was not done"),
+        ("recorded 1 panic", 0, 2, "replaced meanwhile"),
+    ] {
+        let uphold = fallible();
+        let text = slow(&uphold);
+        let uphold = uphold.unit("web", &text).start();
+        uphold.until("web", "running");
+        fail(&uphold, place);
+        let (got, out, err) = uphold.ctl(&["restart", "web"]);
+        assert!(got == code && err.contains(said), "{place}: {got}: {out}{err}");
+        uphold.until("web", "running");
+        assert_eq!(self::starts(&uphold), starts, "{place}");
+        let (code, out, err) = uphold.ctl(&["restart", "web"]);
+        assert_eq!((code, err.as_str(), self::starts(&uphold)), (0, "", starts + 1), "{out}");
     }
 }
 
