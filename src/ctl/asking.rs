@@ -13,9 +13,12 @@ use super::failure::Failure;
 use super::http::Client;
 use super::out::Out;
 use super::patience::Patience;
-use super::words;
-use crate::engine::{Done, DoneResult, View, Wanted};
+use super::{now, words};
+use crate::engine::{Done, DoneResult, LastExit, StateName, View, Wanted};
 use crate::unit::Name;
+
+/// How long what has come up without probes is watched, as the engine does it.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// One unit of a command.
 pub(super) struct Asking {
@@ -79,7 +82,33 @@ impl Asking {
             return begun(now);
         }
         let limit = self.order.timeout.or_else(|| usual_limit(act, &now));
-        self.wait(limit).await
+        let (done, text) = self.wait(limit).await?;
+        if done.result != DoneResult::Ok || act == Act::Stop {
+            return Ok((done, text));
+        }
+        self.watch(done).await
+    }
+
+    /// What came up and has no probes to say so is watched for a moment, as the daemon does it.
+    async fn watch(&self, mut done: Done) -> Result<(Done, String), Failure> {
+        let up = self.view().await?;
+        let age = now().since(up.since);
+        let probed = up.probes.readiness.is_some() || up.probes.startup.is_some();
+        if up.kind == "simple" && up.state == StateName::Running && !probed && age < WATCH {
+            tokio::time::sleep(WATCH - age).await;
+        }
+        let after = self.view().await?;
+        (done.pid, done.state) = (after.pid, after.state);
+        match (up.pid, after.pid) {
+            (before, pid) if before != pid => {
+                done.result = DoneResult::Failed;
+                done.message = format!("{} as soon as it was up", ended(after.last_exit.as_ref()));
+                done.output = after.output;
+            }
+            (_, Some(pid)) => done.message = format!("started, pid {pid}"),
+            (_, None) => {}
+        }
+        told(done)
     }
 
     /// Waits for the goal, within what is left of the time.
@@ -127,9 +156,17 @@ fn usual_limit(act: Act, view: &View) -> Option<Duration> {
     }
 }
 
+fn ended(exit: Option<&LastExit>) -> String {
+    match exit.map(|exit| (exit.code, &exit.signal)) {
+        Some((Some(code), _)) => format!("exit {code}"),
+        Some((None, Some(signal))) => format!("killed by {signal}"),
+        Some((None, None)) | None => "it ended".to_owned(),
+    }
+}
+
 /// What has begun and is not waited for.
 fn begun(now: View) -> Result<(Done, String), Failure> {
-    let done = Done {
+    told(Done {
         name: now.name,
         result: DoneResult::Ok,
         message: now.message.unwrap_or_else(|| now.state.as_str().to_owned()),
@@ -137,7 +174,10 @@ fn begun(now: View) -> Result<(Done, String), Failure> {
         pid: now.pid,
         also: Vec::new(),
         output: Vec::new(),
-    };
+    })
+}
+
+fn told(done: Done) -> Result<(Done, String), Failure> {
     let text = serde_json::to_string(&done)
         .map_err(|error| Failure::Failed(format!("cannot write JSON: {error}")))?;
     Ok((done, text))
