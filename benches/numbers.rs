@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uphold::engine::Run;
+use uphold::host::Mapped;
 use uphold::{logs, unit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_uphold");
@@ -29,13 +30,29 @@ impl Daemon {
         for n in 0..units {
             std::fs::write(dir.path().join(format!("units/u{n:04}.toml")), text).unwrap();
         }
+        let child = Daemon::launch(dir.path());
+        Daemon { child, dir }
+    }
+
+    fn launch(dir: &Path) -> Child {
         let mut command = Command::new(BINARY);
         command.arg("run");
         for (flag, name) in [("--units", "units"), ("--runtime-dir", "run"), ("--log-dir", "log")] {
-            command.arg(flag).arg(dir.path().join(name));
+            command.arg(flag).arg(dir.join(name));
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Daemon { child, dir }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Killed with -9 and started again: how long until it answers.
+    fn killed_and_started(&mut self) -> Duration {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let begun = Instant::now();
+        self.child = Daemon::launch(self.dir.path());
+        while self.get("/v1/version").is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        begun.elapsed()
     }
 
     fn connect(&self) -> Option<UnixStream> {
@@ -187,6 +204,59 @@ fn idle() {
     println!("RSS with no unit: {:.1} MiB (target: under 8)", none.rss_kib() as f64 / 1024.0);
 }
 
+fn pids(views: &[serde_json::Value]) -> Vec<i64> {
+    views.iter().map(|view| view["pid"].as_i64().unwrap()).collect()
+}
+
+/// A thousand units taken over after a kill -9, to an API that answers.
+fn recovery() {
+    let mut daemon = Daemon::start(1000, "command = [\"sleep\", \"6000\"]\n");
+    let before = pids(&daemon.until_running(1000));
+    let times = (0..9).map(|_| daemon.killed_and_started().as_secs_f64() * 1e3).collect();
+    assert_eq!(before, pids(&daemon.until_running(1000)));
+    println!(
+        "taking over 1,000 units after kill -9, from exec to an answer: median of 9 {:.0} ms (target: under 300 ms)",
+        median(times)
+    );
+}
+
+/// An upgrade of 100 units with probes, as a client sees it who asks all the time.
+fn upgrade() {
+    let text = "command = [\"sleep\", \"6000\"]\n[readiness]\nexec = { command = [\"true\"] }\nperiod = \"1s\"\n\
+                [liveness]\nexec = { command = [\"true\"] }\nperiod = \"1s\"\n";
+    let daemon = Daemon::start(100, text);
+    let before = pids(&daemon.until_running(100));
+    let image = || -> u64 {
+        let body: serde_json::Value =
+            serde_json::from_str(&daemon.get("/v1/version").unwrap_or_default()).unwrap_or_default();
+        body["image"].as_u64().unwrap_or(0)
+    };
+    let (mut times, mut refused) = (Vec::new(), 0);
+    for wanted in 2..=11 {
+        let mut stream = daemon.connect().unwrap();
+        write!(
+            stream,
+            "POST /v1/upgrade HTTP/1.1\r\nHost: u\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let _ = stream.read_to_string(&mut String::new());
+        // From the answer that it begins to the first answer of the new image.
+        let begun = Instant::now();
+        while image() != wanted {
+            refused += u32::from(daemon.connect().is_none());
+        }
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert_eq!(before, pids(&daemon.until_running(100)));
+    let events = daemon.get("/v1/events").unwrap();
+    let failed = events.lines().filter(|line| line.contains("\"Unhealthy\"")).count();
+    println!(
+        "upgrade of 100 units with two probes each, from its begin to an answer of the new image: median of 10 {:.0} ms (target: under 100 ms); {refused} connections refused, {failed} probes failed (target: 0 and 0)",
+        median(times)
+    );
+}
+
 /// A gigabyte of 100-byte lines through one stream into a rotated file, against a bare read and write.
 fn pump() {
     let dir = tempfile::tempdir().unwrap();
@@ -216,7 +286,9 @@ fn pump() {
     runtime.block_on(async {
         let settings = logs::Settings { dir: Some(dir.path().to_owned()), default: unit::Output::File };
         let (notices, _kept) = tokio::sync::mpsc::unbounded_channel();
-        let pump = logs::Logs::start(settings, notices).unwrap();
+        let region = Box::new(Mapped::open(&dir.path().join("pump"), logs::REGION).unwrap());
+        let lasting = logs::Lasting { dir: dir.path().to_owned(), region };
+        let pump = logs::Logs::start(settings, Some(lasting), notices).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         pump.open(logs::Source {
@@ -224,8 +296,9 @@ fn pump() {
             run: Run(1),
             stderr: false,
             pipe: reader.into(),
-            path: None,
+            path: Some(dir.path().join("web.1.out")),
             logs: unit::Logs { max_size: 100 << 20, keep: 1, ..unit::Logs::default() },
+            begins: logs::Begins::Anew,
         });
         feed(writer).join().unwrap();
         pump.finish(Duration::from_secs(60)).await;
@@ -243,8 +316,19 @@ fn pump() {
 fn main() {
     let size = std::fs::metadata(Path::new(BINARY)).unwrap().len() as f64 / f64::from(1 << 20);
     println!("binary: {size:.2} MiB (target: under 6 MB)");
-    restart();
-    thousand();
-    idle();
-    pump();
+    // `cargo bench --bench numbers -- pump` measures only that.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let measures: [(&str, fn()); 6] = [
+        ("restart", restart),
+        ("thousand", thousand),
+        ("idle", idle),
+        ("recovery", recovery),
+        ("upgrade", upgrade),
+        ("pump", pump),
+    ];
+    for (name, measure) in measures {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            measure();
+        }
+    }
 }

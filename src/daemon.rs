@@ -11,6 +11,7 @@ mod endpoints;
 mod files;
 mod inheritance;
 mod journal;
+mod lasting;
 mod listener;
 mod looks;
 mod manager;
@@ -36,7 +37,7 @@ use crate::control;
 use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
 use crate::failpoint;
 use crate::host::{self, ExecOrder, Host, News, Order};
-use crate::logs::{self, Logs};
+use crate::logs::{self, Begins, Logs};
 use crate::probe::{self, Prober};
 use crate::unit::{Check, Name, ProbeKind, Signal};
 
@@ -335,10 +336,13 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
-                self.read_output(&instance, run, output);
+                self.read_output(&instance, run, output, Begins::Anew);
                 self.handle(Input::Spawned { instance, run, pid });
             }
-            News::Resumed { instance, run, output } => self.read_output(&instance, run, output),
+            News::Resumed { instance, run, output } => {
+                let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
+                self.read_output(&instance, run, output, begins);
+            }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
                 self.host.release(run);
@@ -367,7 +371,7 @@ impl Daemon {
         }
     }
 
-    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>) {
+    fn read_output(&self, instance: &Name, run: Run, output: Vec<host::Captured>, begins: Begins) {
         let unit = self.engine.unit(instance);
         for captured in output {
             self.logs.open(logs::Source {
@@ -377,6 +381,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
+                begins,
             });
         }
     }

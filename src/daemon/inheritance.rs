@@ -21,6 +21,8 @@ pub struct Inheritance {
     pub image: u32,
     /// What children get for RLIMIT_NOFILE, if uphold has raised its own.
     pub nofile: Option<(u64, u64)>,
+    /// oom_score_adj likewise.
+    pub oom_score_adj: Option<i32>,
     /// Where the cgroups of its runs are.
     pub cgroups: Option<PathBuf>,
     /// `None`: nobody could tell later whose pids these are, so nothing is kept.
@@ -62,6 +64,7 @@ impl Inheritance {
             token: format!("{:016x}", RandomState::new().hash_one(std::process::id())),
             image: 1,
             nofile: None,
+            oom_score_adj: None,
             cgroups: None,
             world: host::world(),
             crashes: Crashes::default(),
@@ -78,9 +81,10 @@ impl Inheritance {
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
-                let (image, nofile) = if same { (head.image + 1, head.nofile) } else { (1, None) };
+                let (image, nofile, oom_score_adj) =
+                    if same { (head.image + 1, head.nofile, head.oom_score_adj) } else { (1, None, None) };
                 let (token, cgroups) = (head.token, head.cgroups);
-                Inheritance { state: Some(state), same, token, image, nofile, cgroups, ..none }
+                Inheritance { state: Some(state), same, token, image, nofile, oom_score_adj, cgroups, ..none }
             }
             Before::Useless(why) => {
                 let place = match journal::set_aside(private) {
@@ -118,6 +122,7 @@ impl Inheritance {
             release: env!("CARGO_PKG_VERSION").to_owned(),
             image: self.image,
             nofile: self.nofile,
+            oom_score_adj: self.oom_score_adj,
         }
     }
 }

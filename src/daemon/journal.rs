@@ -12,12 +12,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Saved};
+use crate::failpoint;
 use crate::host::World;
 
 /// The version of what stands in the file. A reader of another one does not understand it.
@@ -48,6 +49,8 @@ pub struct Head {
     pub image: u32,
     /// Soft and hard RLIMIT_NOFILE as the first image found them, if it raised its own: what children get.
     pub nofile: Option<(u64, u64)>,
+    /// oom_score_adj likewise.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// What an uphold before has left.
@@ -134,17 +137,54 @@ fn unwrap(line: &[u8]) -> Option<&[u8]> {
     (u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json)).then_some(json)
 }
 
-/// Appends a line.
-fn wrap(value: &impl Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    let start = out.len();
-    out.extend_from_slice(b"00000000 ");
-    serde_json::to_writer(&mut *out, value)?;
-    let sum = crc32fast::hash(out.get(start + 9..).unwrap_or_default());
-    for (place, digit) in out.iter_mut().skip(start).zip(format!("{sum:08x}").bytes()) {
-        *place = digit;
+/// A line on its way to the file: a long one goes there in parts, and counts once its sum stands before it.
+struct Line<'f> {
+    file: &'f File,
+    at: u64,
+    written: u64,
+    held: Vec<u8>,
+    sum: crc32fast::Hasher,
+}
+
+/// The place of a sum, and the blank after it.
+const NO_SUM: &[u8; 9] = b"00000000 ";
+/// A line that is longer goes to the file in parts.
+const PART: usize = 64 << 10;
+
+impl<'f> Line<'f> {
+    /// Writes a value as a line at this place of the file, and gives its length.
+    fn write(file: &'f File, at: u64, value: &impl Serialize) -> io::Result<u64> {
+        let mut line = Line { file, at, written: 0, held: NO_SUM.to_vec(), sum: crc32fast::Hasher::new() };
+        serde_json::to_writer(&mut line, value)?;
+        line.held.push(b'\n');
+        let sum = format!("{:08x}", line.sum.clone().finalize());
+        if line.written == 0 {
+            line.held.splice(..sum.len(), sum.bytes());
+            line.flush()?;
+        } else {
+            line.flush()?;
+            file.write_all_at(sum.as_bytes(), at)?;
+        }
+        Ok(line.written)
     }
-    out.push(b'\n');
-    Ok(())
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sum.update(bytes);
+        self.held.extend_from_slice(bytes);
+        if self.held.len() >= PART {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.held, self.at + self.written)?;
+        self.written += self.held.len() as u64;
+        self.held.clear();
+        Ok(())
+    }
 }
 
 /// The file that is written.
@@ -156,7 +196,6 @@ pub struct Journal {
     length: u64,
     /// As long it was when it was begun.
     began: u64,
-    line: Vec<u8>,
     failing: bool,
 }
 
@@ -164,8 +203,7 @@ impl Journal {
     /// Begins the file anew, with all of the state in it.
     pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.to_owned(), head));
-        let mut journal =
-            Journal { place, file: None, length: 0, began: 0, line: Vec::new(), failing: false };
+        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
@@ -187,36 +225,36 @@ impl Journal {
     }
 
     fn append(&mut self, changes: &Saved<'_>) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        self.line.clear();
-        wrap(changes, &mut self.line)?;
-        if let Err(error) = file.write_all(&self.line) {
-            // A part of a line would make what follows it corrupt.
-            drop(file.set_len(self.length));
-            return Err(error);
+        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        match Line::write(file, self.length, changes) {
+            Ok(length) => {
+                self.length += length;
+                Ok(())
+            }
+            Err(error) => {
+                // A part of a line would make what follows it corrupt.
+                drop(file.set_len(self.length));
+                Err(error)
+            }
         }
-        self.length += self.line.len() as u64;
-        Ok(())
     }
 
     fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
         let Some((private, head)) = &self.place else { return Ok(()) };
-        let mut bytes = Vec::new();
-        wrap(head, &mut bytes)?;
-        wrap(&engine.state(), &mut bytes)?;
         let new = private.join("state.new");
-        let written =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
-                |mut file| {
-                    file.write_all(&bytes)?;
-                    fs::rename(&new, path(private))?;
-                    Ok(file)
-                },
-            );
+        let mut options = File::options();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let written = opened.and_then(|file| {
+            let mut length = Line::write(&file, 0, head)?;
+            length += Line::write(&file, length, &engine.state())?;
+            failpoint::reach("journal-written");
+            fs::rename(&new, path(private))?;
+            Ok((file, length))
+        });
         match written {
-            Ok(file) => {
-                self.length = bytes.len() as u64;
-                self.began = self.length;
+            Ok((file, length)) => {
+                self.length = length;
+                self.began = length;
                 self.file = Some(file);
                 Ok(())
             }

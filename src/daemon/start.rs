@@ -18,7 +18,7 @@ use super::listener::listen;
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
-use super::{Board, Daemon, Disk, Ears, Looks, Manager, manager, signals};
+use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager, signals};
 use crate::control;
 use crate::engine::{self, Engine, Input};
 use crate::failpoint;
@@ -267,11 +267,13 @@ async fn live(
         tracing::warn!("cannot become a subreaper: {error}; orphans of services go to PID 1");
     }
     before.nofile = before.nofile.or_else(host::raise_nofile);
+    before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
     let (news_in, news) = mpsc::unbounded_channel();
     let host_settings = host::Settings {
         private: places.private.clone(),
         token: before.token.clone(),
         nofile: before.nofile,
+        oom_score_adj: before.oom_score_adj,
         default_dir: if container {
             std::env::current_dir().unwrap_or_else(|_| "/".into())
         } else {
@@ -284,7 +286,9 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let logs = Logs::start(log_settings, notices_in).map_err(|error| fail("the log thread", error))?;
+    let lasting = places.private.as_deref().and_then(lasting::of);
+    let logs =
+        Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
     let (inward, inward_out) = mpsc::unbounded_channel();
     let command = files.command.as_ref().map(|unit| unit.name.clone());
@@ -312,6 +316,7 @@ async fn live(
     let place = places.private.as_deref().zip(before.world.clone());
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
+    let known = engine.instances().into_iter().collect();
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in));
@@ -331,7 +336,7 @@ async fn live(
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
         looks: Looks::default(),
-        board: Board::start(places.runtime.as_deref())
+        board: Board::start(places.runtime.as_deref(), known)
             .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,

@@ -56,13 +56,11 @@ impl Host {
             (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref()),
         };
         let output = self.reopen(&order, &stem);
-        let said = match so_far {
-            SoFar::Ordered => {
-                News::Spawned { instance: order.instance.clone(), run, pid: pid.cast_unsigned(), output }
-            }
-            SoFar::Born | SoFar::Ended => News::Resumed { instance: order.instance.clone(), run, output },
-        };
-        self.say(said);
+        self.say(News::Resumed { instance: order.instance.clone(), run, output });
+        if so_far == SoFar::Ordered {
+            let (instance, pid) = (order.instance.clone(), pid.cast_unsigned());
+            self.say(News::Spawned { instance, run, pid, output: Vec::new() });
+        }
         let watched = leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
         let found_by = match (leaf, begun) {
             (Some(leaf), _) => FoundBy::Cgroup(leaf),

@@ -67,9 +67,9 @@ pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
     if fresh {
         file.set_len(0)?;
     }
-    let mapped = Mapped::new(&file, size_of::<Page>())?;
+    let mapped = Mapped::of(&file, size_of::<Page>())?;
     // SAFETY: all fields of a page are atomics of plain numbers.
-    let page = unsafe { mapped.slice::<Page>(0, 1) };
+    let page = unsafe { mapped.forever::<Page>(0, 1) };
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
     let page = *PAGE.get_or_init(|| page);
     std::panic::set_hook(Box::new(panicked));

@@ -73,6 +73,19 @@ pub fn raise_nofile() -> Option<(u64, u64)> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
 }
 
+/// Has the kernel's out-of-memory killer leave uphold alone, where it may ask for that (CAP_SYS_RESOURCE): who
+/// supervises must not be what goes first. Returns the value before, for children; `None`: nothing was changed.
+pub fn survive_out_of_memory() -> Option<i32> {
+    /// OOM_SCORE_ADJ_MIN of the kernel.
+    const NEVER: &str = "-1000";
+    const PLACE: &str = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(PLACE).ok()?.trim().parse().ok()?;
+    if before == -1000 {
+        return None;
+    }
+    fs::write(PLACE, NEVER).ok().map(|()| before)
+}
+
 /// CLOCK_MONOTONIC.
 pub fn monotonic() -> Mono {
     let nanos = nanos(ClockId::CLOCK_MONOTONIC);

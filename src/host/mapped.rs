@@ -1,68 +1,134 @@
-//! A file of a fixed size that is mapped into memory: what is stored there stays when uphold is killed.
+//! A file in memory: what stands in it outlives this process, however that ends.
 
-use std::fs::File;
+use std::ffi::c_int;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
-/// The mapping. It is never undone: what points into it is good for as long as uphold runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mapped {
-    start: NonNull<libc::c_void>,
-    length: usize,
+use super::sys::check;
+
+/// The beginning of a file, mapped and shared with it. Stores are in the page cache at once, in the order of
+/// the program: a process that opens the file after a SIGKILL finds each that was made. A crash of the
+/// machine may lose them.
+#[derive(Debug)]
+pub struct Mapped {
+    start: NonNull<u8>,
+    size: usize,
 }
 
-// SAFETY: a mapping belongs to the process, not to a thread.
+// SAFETY: the mapping belongs to no thread, and only its one owner reaches it.
 unsafe impl Send for Mapped {}
-// SAFETY: who hands out references into it gives them types that may be shared.
-unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Maps the first `length` bytes of a file, which are given their place on it first: a file system that is
-    /// full says so here, and not by SIGBUS later. What is new in it is zero.
-    pub(super) fn new(file: &File, length: usize) -> io::Result<Mapped> {
-        let size = i64::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
-        allocate(file, size)?;
-        let wanted = std::num::NonZeroUsize::new(length).ok_or(io::ErrorKind::InvalidInput)?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let start = unsafe { mmap(None, wanted, access, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
-        Ok(Mapped { start, length })
+    /// Opens the file, 0600, or makes it with zeroes in it. All `size` bytes are allocated here: later a full
+    /// disk would be SIGBUS. The file must be uphold's own, in a directory where nobody else can cut it
+    /// short, and mapped once. Errors are those of open(2), fallocate(2) and mmap(2).
+    pub fn open(path: &Path, size: usize) -> io::Result<Mapped> {
+        let flags = libc::O_NOFOLLOW;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).mode(0o600).custom_flags(flags);
+        Mapped::of(&options.open(path)?, size)
     }
 
-    /// The bytes from `offset` on as `count` values of a type of which any bytes are a value.
+    /// The same of a file that is open.
+    pub(super) fn of(file: &File, size: usize) -> io::Result<Mapped> {
+        let length = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match fallocate(file, FallocateFlags::empty(), 0, length) {
+            // What cannot allocate is written.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+                let from = file.metadata()?.len();
+                let missing = size.saturating_sub(usize::try_from(from).unwrap_or(usize::MAX));
+                file.write_all_at(&vec![0; missing], from)?;
+            }
+            outcome => outcome?,
+        }
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+        // SAFETY: without an address and MAP_FIXED, mmap replaces no memory that is in use; the descriptor is
+        // open, and an error is looked for before the address is used.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, file.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapped { start, size })
+    }
+
+    /// The bytes from `offset` on as `count` values of a type, for good: the mapping is not undone any more.
+    /// None where they do not all lie in it.
     ///
     /// # Safety
-    /// All fields of `T` are atomics of plain numbers.
-    pub(super) unsafe fn slice<T>(&self, offset: usize, count: usize) -> &'static [T] {
+    /// All fields of `T` are atomics of plain numbers, of which any bytes are a value.
+    pub(super) unsafe fn forever<T>(self, offset: usize, count: usize) -> &'static [T] {
         let end = size_of::<T>().checked_mul(count).and_then(|bytes| bytes.checked_add(offset));
-        let fits = end.is_some_and(|end| end <= self.length) && offset.is_multiple_of(align_of::<T>());
-        if !fits {
+        if end.is_none_or(|end| end > self.size) || !offset.is_multiple_of(align_of::<T>()) {
             return &[];
         }
-        let first = self.start.as_ptr().wrapping_byte_add(offset).cast::<T>();
+        let first = self.start.as_ptr().wrapping_add(offset).cast::<T>();
+        std::mem::forget(self);
         // SAFETY: the range lies in the mapping, which stays; a page is more than aligned; and atomics may be
         // read and written through shared references.
         unsafe { std::slice::from_raw_parts(first, count) }
     }
+
+    /// The bytes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is `size` bytes long, readable and writable, lives as long as `self`, and is
+        // reached through `self` only; the file was allocated to its full length and is cut by nobody.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
+    }
 }
 
-/// fallocate(2), or zeroes where the file system has no such thing.
-fn allocate(file: &File, size: i64) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    let before = file.metadata()?.len();
-    let wanted = u64::try_from(size).unwrap_or(0);
-    match nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, size) {
-        Ok(()) => Ok(()),
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) if before < wanted => {
-            let zeroes = vec![0; usize::try_from(wanted - before).unwrap_or(0)];
-            file.write_all_at(&zeroes, before)
-        }
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
-        Err(errno) => Err(errno.into()),
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made with this start and size, and no slice of it outlives `self`.
+        let _ = unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
+    }
+}
+
+/// How many bytes wait in a pipe or a stream socket (ioctl FIONREAD, pipe(7)).
+pub fn waiting(pipe: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: c_int = 0;
+    // SAFETY: FIONREAD writes one int, and the pointer is to one of ours that lives through the call.
+    let answer = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    check(answer.into())?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_in_the_file_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("map");
+        let mut map = Mapped::open(&path, 10_000).unwrap();
+        assert!(map.bytes().iter().all(|byte| *byte == 0));
+        map.bytes()[9_999] = 7;
+        assert_eq!(std::fs::read(&path).unwrap()[9_999], 7);
+        drop(map);
+        assert_eq!(Mapped::open(&path, 10_000).unwrap().bytes()[9_999], 7);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Mapped::open(&link, 10_000).is_err());
+    }
+
+    #[test]
+    fn what_waits_in_a_pipe_is_counted() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        assert_eq!(waiting(reader.as_fd()).unwrap(), 0);
+        writer.write_all(b"four").unwrap();
+        assert_eq!(waiting(reader.as_fd()).unwrap(), 4);
+        assert!(waiting(File::open("/dev/null").unwrap().as_fd()).is_err());
     }
 }

@@ -40,9 +40,10 @@ pub use lock::{Lock, LockError, lock_runtime_dir};
 pub use machine::{
     World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
     mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
-    reboot, terminal_columns, uid, unblock_signals, world,
+    reboot, survive_out_of_memory, terminal_columns, uid, unblock_signals, world,
 };
 
+pub use mapped::{Mapped, waiting};
 pub use users::Users;
 
 use std::collections::{BTreeMap, HashMap};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub token: String,
     /// uphold's soft RLIMIT_NOFILE before it raised its own: what children get.
     pub nofile: Option<(u64, u64)>,
+    /// uphold's own oom_score_adj before it lowered its own: what children get.
+    pub oom_score_adj: Option<i32>,
     /// `init` in a container: the working directory of a unit that names none; else `/`.
     pub default_dir: PathBuf,
     /// A breach of trust in an environment file is a warning.

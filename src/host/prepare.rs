@@ -132,6 +132,7 @@ pub(super) fn prepare(
         identity: identity.change.clone(),
         umask: (!foreground).then_some(unit.umask),
         limits,
+        oom_score_adj: settings.oom_score_adj.and_then(|score| CString::new(score.to_string()).ok()),
         stdio: None,
         session: !foreground,
         ignored: sys::ignored_signals(),
@@ -235,6 +236,7 @@ pub(super) fn explain(unit: &Unit, prepared: &Prepared, stage: Stage, errno: Err
             failure
         }
         Stage::Session => Failed::errno("starting a session", "", errno),
+        Stage::Memory => Failed::errno("setting its oom_score_adj", "/proc/self/oom_score_adj: ", errno),
         Stage::Stdio => Failed::errno("connecting its output", "", errno),
         Stage::Limit(index) => {
             let name = prepared.limit_names.get(index).copied().unwrap_or("");

@@ -134,9 +134,9 @@ impl Slots {
     /// Maps the file up to so many slots.
     fn map(&mut self, length: usize) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let mapped = Mapped::new(file, length * size_of::<Slot>())?;
+        let mapped = Mapped::of(file, length * size_of::<Slot>())?;
         // SAFETY: all fields of a slot are atomics of plain numbers.
-        let slots = unsafe { mapped.slice::<Slot>(self.length * size_of::<Slot>(), length - self.length) };
+        let slots = unsafe { mapped.forever::<Slot>(self.length * size_of::<Slot>(), length - self.length) };
         self.chunks.push(slots);
         self.length = length;
         Ok(())

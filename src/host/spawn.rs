@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Session,
     /// prlimit of the limit with this index.
     Limit(usize),
+    /// Writing its oom_score_adj.
+    Memory,
     /// dup3 of stdin, stdout or stderr.
     Stdio,
     /// setgroups, setresgid or setresuid.
@@ -44,7 +46,8 @@ impl Stage {
             Stage::User => 4,
             Stage::Directory => 5,
             Stage::Exec => 6,
-            Stage::Limit(index) => 7 + index,
+            Stage::Memory => 7,
+            Stage::Limit(index) => 8 + index,
         }
     }
 
@@ -57,7 +60,8 @@ impl Stage {
             4 => Stage::User,
             5 => Stage::Directory,
             6 => Stage::Exec,
-            limit => Stage::Limit(limit - 7),
+            7 => Stage::Memory,
+            limit => Stage::Limit(limit - 8),
         })
     }
 }
@@ -90,6 +94,8 @@ pub(super) struct Image {
     pub umask: Option<u32>,
     /// prlimit: resource, soft, hard.
     pub limits: Vec<(c_int, u64, u64)>,
+    /// oom_score_adj; `None`: uphold's own.
+    pub oom_score_adj: Option<CString>,
     /// To become 0, 1 and 2, all of them above 2; `None`: uphold's own are kept.
     pub stdio: Option<[RawFd; 3]>,
     /// `true`: setsid. `false`: a process group of its own, in the foreground of the terminal on stdin.
@@ -361,6 +367,9 @@ fn set_up(shared: &Shared<'_>) -> Result<Infallible, (Stage, Errno)> {
     for (index, (resource, soft, hard)) in image.limits.iter().enumerate() {
         raw::set_limit(*resource, *soft, *hard).map_err(|errno| (Stage::Limit(index), errno))?;
     }
+    if let Some(score) = &image.oom_score_adj {
+        raw::write_file(c"/proc/self/oom_score_adj", score).map_err(|errno| (Stage::Memory, errno))?;
+    }
     if let Some(stdio) = &image.stdio {
         for (target, source) in (0..).zip(stdio) {
             raw::dup3(*source, target).map_err(|errno| (Stage::Stdio, errno))?;
@@ -444,6 +453,19 @@ mod raw {
     pub(super) fn write_zero(fd: RawFd) -> Result<(), Errno> {
         // SAFETY: the buffer is one byte that lives for ever.
         check(unsafe { libc::syscall(libc::SYS_write, fd, c"0".as_ptr(), 1) }).map(drop)
+    }
+
+    /// Of a file of /proc: nothing there blocks.
+    pub(super) fn write_file(path: &CStr, text: &CStr) -> Result<(), Errno> {
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        // SAFETY: the path is null-terminated.
+        let fd = check(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+        let length = text.to_bytes().len();
+        // SAFETY: the text is as long as is said.
+        let written = check(unsafe { libc::syscall(libc::SYS_write, fd, text.as_ptr(), length) });
+        // SAFETY: it was opened above; the child's table of descriptors is its own.
+        let _ = unsafe { libc::syscall(libc::SYS_close, fd) };
+        written.map(drop)
     }
 
     pub(super) fn set_limit(resource: c_int, soft: u64, hard: u64) -> Result<(), Errno> {
@@ -535,6 +557,7 @@ mod tests {
             identity: Become::default(),
             umask: None,
             limits: Vec::new(),
+            oom_score_adj: None,
             stdio: None,
             session: true,
             ignored: Vec::new(),

@@ -55,6 +55,7 @@ impl Bench {
             private: Some(dir.path().join("private")),
             token: format!("{:08x}{count:08x}", std::process::id()),
             nofile: None,
+            oom_score_adj: None,
             default_dir: "/".into(),
             trust,
         };

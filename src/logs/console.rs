@@ -3,7 +3,7 @@
 //! Who reads them is not ours, and may stop: each of the two has a thread of its own, started with the first
 //! line, and a short queue. While the queue is full the services that write there wait, as they would if the
 //! stream were theirs; the log files of others go on. Nothing that happens to the stream ends uphold: what it
-//! refuses is counted and said.
+//! refuses is counted and said. What is in the queue when uphold is killed is lost.
 
 use std::fs::File;
 use std::io::{self, Write};

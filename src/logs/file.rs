@@ -13,6 +13,7 @@ use memchr::{memchr, memrchr};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
+use super::journal::{Journal, Place};
 use super::loss::{Loss, Notices, RETRY, plain, say};
 use super::rotate::{self, Limits};
 use crate::unit::Name;
@@ -65,18 +66,54 @@ impl LogFile {
     }
 
     /// Appends a batch of whole lines, or counts what of it is lost.
-    pub(super) fn write(&mut self, batch: &[u8], writer: Writer<'_>) {
+    pub(super) fn write(&mut self, batch: &[u8], writer: Writer<'_>, journal: &mut Journal) {
         if let Some(loss) = self.loss.as_mut().filter(|loss| loss.rests(writer.now)) {
             loss.count(batch, writer.lead.len());
             return;
         }
-        self.attempt(batch, writer);
+        self.attempt(batch, 0, writer, Some(journal));
+    }
+
+    /// Appends what is missing of a batch that somebody was killed in while a part of it went there.
+    pub(super) fn resume(&mut self, batch: &[u8], place: Place, writer: Writer<'_>, journal: &mut Journal) {
+        let at = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(batch.len());
+        let (done, end) = (at(place.done), at(place.done.saturating_add(place.length)));
+        match self.complete(&batch[..end], done, place, writer, journal) {
+            Ok(()) => self.attempt(batch, end, writer, Some(journal)),
+            Err((written, error)) => self.fail(&batch[written..], &error, writer),
+        }
+    }
+
+    /// Ends that part in its own file, whatever that is called now. One that is gone was whole, and rotated
+    /// out of existence.
+    fn complete(
+        &mut self,
+        batch: &[u8],
+        done: usize,
+        place: Place,
+        writer: Writer<'_>,
+        journal: &mut Journal,
+    ) -> Result<(), (usize, io::Error)> {
+        let Some((path, size)) = rotate::find(&self.path, place.id).zip(place.size) else { return Ok(()) };
+        let open = Open::at(&path, writer.now).map_err(|error| (done, error))?;
+        let grown = usize::try_from(open.len.saturating_sub(size)).unwrap_or(usize::MAX);
+        let from = done.saturating_add(grown.saturating_sub(usize::from(place.torn)));
+        if from >= batch.len() {
+            return Ok(());
+        }
+        self.torn = place.torn && grown == 0;
+        self.open = Some(open);
+        self.put(batch, from, Some(journal))?;
+        if path != self.path {
+            self.open = None;
+        }
+        Ok(())
     }
 
     /// Tries once more to say what was lost, however recent the last attempt.
     pub(super) fn settle(&mut self, writer: Writer<'_>) {
         if self.loss.is_some() {
-            self.attempt(&[], writer);
+            self.attempt(&[], 0, writer, None);
         }
     }
 
@@ -88,6 +125,10 @@ impl LogFile {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn is_well(&self) -> bool {
         self.loss.is_none()
     }
@@ -96,16 +137,17 @@ impl LogFile {
         format!("the log {}", self.path.display())
     }
 
-    fn attempt(&mut self, batch: &[u8], writer: Writer<'_>) {
+    /// Says what was lost, then appends the batch from `done` on.
+    fn attempt(&mut self, batch: &[u8], done: usize, writer: Writer<'_>, journal: Option<&mut Journal>) {
         if let Some(line) = self.loss.as_ref().and_then(|loss| loss.line(writer.lead)) {
-            if let Err((_, error)) = self.append(&line, writer) {
-                return self.fail(batch, &error, writer);
+            if let Err((_, error)) = self.append(&line, 0, writer, None) {
+                return self.fail(&batch[done..], &error, writer);
             }
             if let Some(loss) = &mut self.loss {
                 loss.said();
             }
         }
-        if let Err((written, error)) = self.append(batch, writer) {
+        if let Err((written, error)) = self.append(batch, done, writer, journal) {
             return self.fail(&batch[written..], &error, writer);
         }
         let place = self.place();
@@ -122,11 +164,16 @@ impl LogFile {
         loss.failed(writer.now, error, &place, writer.owner, &self.notices);
     }
 
-    /// Appends whole lines over as many files as they need. An error says how many bytes were written
-    /// before it: whole lines, too.
-    fn append(&mut self, batch: &[u8], writer: Writer<'_>) -> Result<(), (usize, io::Error)> {
-        let mut done = 0;
-        self.open(writer.now).map_err(|error| (0, error))?;
+    /// Appends whole lines from `done` on over as many files as they need. An error says how many bytes of
+    /// the batch were written before it: whole lines, too.
+    fn append(
+        &mut self,
+        batch: &[u8],
+        mut done: usize,
+        writer: Writer<'_>,
+        mut journal: Option<&mut Journal>,
+    ) -> Result<(), (usize, io::Error)> {
+        self.open(writer.now).map_err(|error| (done, error))?;
         while done < batch.len() {
             let left = &batch[done..];
             let part = match self.fitting(left, writer) {
@@ -137,7 +184,7 @@ impl LogFile {
                 }
                 part => part,
             };
-            self.put(&left[..part]).map_err(|(written, error)| (done + written, error))?;
+            self.put(&batch[..done + part], done, journal.as_deref_mut())?;
             done += part;
         }
         Ok(())
@@ -181,10 +228,22 @@ impl LogFile {
         }
     }
 
-    /// Writes these lines in one write(2) where the kernel takes them. On an error the file is cut back to
-    /// the last whole line, and the bytes up to there are told.
-    fn put(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
-        let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
+    /// Writes the lines of a batch from `done` on in one write(2) where the kernel takes them, and notes
+    /// before where that is. On an error the file is cut back to the last whole line, and the bytes up to
+    /// there are told.
+    fn put(
+        &mut self,
+        batch: &[u8],
+        done: usize,
+        journal: Option<&mut Journal>,
+    ) -> Result<(), (usize, io::Error)> {
+        let Some(open) = &mut self.open else { return Err((done, io::ErrorKind::NotFound.into())) };
+        let lines = &batch[done..];
+        if let Some(journal) = journal {
+            let size = open.size().map_err(|error| (done, error))?;
+            let (done, length) = (done as u64, lines.len() as u64);
+            journal.put(Place { done, length, id: open.id, size, torn: self.torn });
+        }
         let mut written = 0;
         let outcome = open.write_all(self.torn, lines, &mut written);
         if written > 0 {
@@ -198,7 +257,7 @@ impl LogFile {
         if written > whole {
             self.torn = !open.cut((written - whole) as u64);
         }
-        Err((whole, error))
+        Err((done + whole, error))
     }
 
     /// Opens the file unless it is open and, as is looked once a second, still the one at the path.
@@ -237,6 +296,14 @@ impl Open {
         let Ok(there) = fs::metadata(path) else { return false };
         self.len = there.len();
         (there.dev(), there.ino()) == self.id
+    }
+
+    /// How long it is just now, as somebody else may write there too; `None`: it is no regular file.
+    fn size(&mut self) -> io::Result<Option<u64>> {
+        if self.regular {
+            self.len = self.file.metadata()?.len();
+        }
+        Ok(self.regular.then_some(self.len))
     }
 
     /// Whether somebody was killed in the middle of a line. What cannot be read counts as whole.
@@ -304,11 +371,13 @@ mod tests {
         let (notices, mut heard) = mpsc::unbounded_channel();
         let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
         let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut journal = Journal::new(None, 0);
         let mut write = |text: &str, seconds: u32| {
             let limits = Limits { max_size: 100, keep: 1 };
             log.write(
                 text.as_bytes(),
                 Writer { owner: &owner, lead: b"", limits, now: began + RETRY * seconds },
+                &mut journal,
             );
         };
         write("one\n", 0);
@@ -331,9 +400,10 @@ mod tests {
         let (notices, mut heard) = mpsc::unbounded_channel();
         let mut log = LogFile::new(path.clone(), watch::Sender::new(0), notices);
         let (owner, began) = (Name::new("web").unwrap(), Instant::now());
+        let mut journal = Journal::new(None, 0);
         let mut write = |text: &str, tenths: u32| {
             let (limits, now) = (Limits { max_size: 0, keep: 1 }, began + RETRY / 10 * tenths);
-            log.write(text.as_bytes(), Writer { owner: &owner, lead: b"> ", limits, now });
+            log.write(text.as_bytes(), Writer { owner: &owner, lead: b"> ", limits, now }, &mut journal);
         };
         write("> a\n> b\n", 0);
         write("> c\n", 11);

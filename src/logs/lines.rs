@@ -5,15 +5,35 @@
 
 use memchr::memchr_iter;
 
+use super::loss::unread;
 use crate::unit::Logs;
 
 /// Ends every piece of a split line but the last.
 pub(super) const MARKER: &[u8] = " …[continued]".as_bytes();
 
 /// No line is held in memory beyond this, whatever `max_line` says.
-const MOST: usize = Logs::LONGEST_LINE as usize;
+pub(super) const MOST: usize = Logs::LONGEST_LINE as usize;
 /// A buffer that grew beyond this for one long line is given back after it.
 const ROOMY: usize = 1 << 20;
+
+/// What comes after the bytes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// More of them: a line that is unfinished stays so.
+    More = 0,
+    /// The end of the stream, and of its last line.
+    Whole = 1,
+    /// Another uphold, which reads on: an unfinished line is written as a piece of one.
+    Piece = 2,
+    /// The end of the stream, which came while nobody read: that is said after its last line.
+    Unread = 3,
+}
+
+impl Ending {
+    pub(super) fn from_number(number: u64) -> Option<Ending> {
+        [Ending::More, Ending::Whole, Ending::Piece, Ending::Unread].into_iter().find(|e| *e as u64 == number)
+    }
+}
 
 /// Holds the beginning of a line whose end has not come yet.
 #[derive(Debug)]
@@ -23,8 +43,9 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    pub(super) fn new(max_line: u64) -> Splitter {
-        let mut splitter = Splitter { carry: Vec::new(), max: 0 };
+    /// Goes on within a line of which this was read; empty at the beginning of one.
+    pub(super) fn new(carry: Vec<u8>, max_line: u64) -> Splitter {
+        let mut splitter = Splitter { carry, max: 0 };
         splitter.set_max(max_line);
         splitter
     }
@@ -34,13 +55,34 @@ impl Splitter {
         self.max = usize::try_from(max_line).unwrap_or(MOST).clamp(1, MOST);
     }
 
+    pub(super) fn max(&self) -> u64 {
+        self.max as u64
+    }
+
+    /// Appends the lines of a batch to `out`, each with `lead` before it and a newline behind. The same bytes
+    /// in the same state make the same batch. `run` is whose it is.
+    pub(super) fn batch(&mut self, bytes: &[u8], ending: Ending, run: u64, lead: &[u8], out: &mut Vec<u8>) {
+        self.feed(bytes, lead, out);
+        match ending {
+            Ending::More => {}
+            Ending::Whole => self.end(lead, out),
+            Ending::Piece => self.hand_over(lead, out),
+            Ending::Unread => {
+                self.end(lead, out);
+                out.extend_from_slice(lead);
+                out.extend_from_slice(unread(run).as_bytes());
+                out.push(b'\n');
+            }
+        }
+    }
+
     /// The line that is not at its end.
     pub(super) fn unfinished(&self) -> &[u8] {
         &self.carry
     }
 
     /// Appends every line that these bytes finish to `out`: `lead`, the line, a newline.
-    pub(super) fn feed(&mut self, bytes: &[u8], lead: &[u8], out: &mut Vec<u8>) {
+    fn feed(&mut self, bytes: &[u8], lead: &[u8], out: &mut Vec<u8>) {
         let mut start = 0;
         for end in memchr_iter(b'\n', bytes) {
             self.finish_line(&bytes[start..end], lead, out);
@@ -51,14 +93,14 @@ impl Splitter {
     }
 
     /// The stream is at its end: an unfinished line ends here.
-    pub(super) fn end(&mut self, lead: &[u8], out: &mut Vec<u8>) {
+    fn end(&mut self, lead: &[u8], out: &mut Vec<u8>) {
         if !self.carry.is_empty() {
             self.finish_line(&[], lead, out);
         }
     }
 
     /// Somebody else reads on: an unfinished line is written as a piece of what will follow.
-    pub(super) fn hand_over(&mut self, lead: &[u8], out: &mut Vec<u8>) {
+    fn hand_over(&mut self, lead: &[u8], out: &mut Vec<u8>) {
         if !self.carry.is_empty() {
             piece(&self.carry, lead, out);
             self.carry.clear();
@@ -134,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_unfinished_last_line_is_ended_at_the_end_and_marked_at_a_hand_over() {
-        let (mut splitter, mut out) = (Splitter::new(100), Vec::new());
+        let (mut splitter, mut out) = (Splitter::new(Vec::new(), 100), Vec::new());
         splitter.feed(b"one\n\ntw", b"> ", &mut out);
         assert_eq!((&out[..], splitter.unfinished()), (&b"> one\n> \n"[..], &b"tw"[..]));
         splitter.feed(b"o", b"> ", &mut out);
@@ -149,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_line_as_long_as_allowed_is_not_split_and_no_character_is_cut() {
-        let (mut splitter, mut out) = (Splitter::new(4), Vec::new());
+        let (mut splitter, mut out) = (Splitter::new(Vec::new(), 4), Vec::new());
         splitter.feed("abcd\nabcé\n".as_bytes(), b"", &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), "abcd\nabc …[continued]\né\n");
     }
@@ -161,7 +203,7 @@ mod tests {
         ) {
             let mut input = lines.join("\n").into_bytes();
             input.push(b'\n');
-            let (mut splitter, mut out) = (Splitter::new(max), Vec::new());
+            let (mut splitter, mut out) = (Splitter::new(Vec::new(), max), Vec::new());
             for bytes in input.chunks(step) {
                 splitter.feed(bytes, b"", &mut out);
             }

@@ -112,6 +112,11 @@ pub(super) fn say(notices: &Notices, owner: &Name, reason: &'static str, warning
     }
 }
 
+/// What a log says, and a notice, of a run whose FIFO was without a writer and a reader at once.
+pub(super) fn unread(run: u64) -> String {
+    format!("uphold: run {run} ended while no uphold ran: what it had written and nobody had read is lost")
+}
+
 /// The text of an error without its number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();

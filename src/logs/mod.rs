@@ -5,21 +5,38 @@
 //! as they came. A line over `max_line` is split; every piece but the last ends with ` …[continued]`. What a
 //! disk refuses is counted, and said in the file when it takes lines again:
 //! `uphold: 12 lines (1200 bytes) lost: No space left on device`.
+//!
+//! A `kill -9` of uphold at any moment loses and doubles no line of a file: what the pump is about to do
+//! stands in memory that outlives it (`journal`), what a stream has said of a line that is not at its end in a
+//! file beside its FIFO (`unfinished`), and the next uphold goes on from there (`recover`). It does lose:
+//!
+//! - what stands in a FIFO whose last writer dies while no uphold runs; the log says so:
+//!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
+//! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
+//! - the count of the lines that a full disk has refused until then;
+//! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
 
 mod console;
 mod cursor;
 mod file;
+mod journal;
 mod kept;
+#[cfg(test)]
+mod killed;
 mod lines;
 mod loss;
 mod position;
 mod pump;
 mod read;
+mod recover;
 mod rotate;
+mod sink;
 mod stamp;
 mod target;
 #[cfg(test)]
 mod tests;
+mod unfinished;
+mod wait;
 
 use std::collections::HashMap;
 use std::io;
@@ -38,8 +55,10 @@ use crate::engine::{Run, Wall};
 use crate::unit::{self, Name};
 use console::Console;
 use kept::Kept;
-use pump::Command;
 use read::Reader;
+use wait::Command;
+
+pub use journal::{Lasting, REGION, Region};
 
 pub use position::Position;
 
@@ -67,6 +86,19 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// The keys in effect.
     pub logs: unit::Logs,
+    /// How it comes to be read.
+    pub begins: Begins,
+}
+
+/// How a stream comes to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// Its run has just begun.
+    Anew,
+    /// The image before has read it up to here, and held it open since: this goes on within its line.
+    Seamlessly,
+    /// An uphold before has read it, and for a while nobody: what a run had written that ended then is lost.
+    AfterAGap,
 }
 
 /// Something to say about a unit's log: lines lost, a disk that is full, and that it is well again.
@@ -177,15 +209,21 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Starts the thread.
-    pub fn start(settings: Settings, notices: mpsc::UnboundedSender<Notice>) -> io::Result<Logs> {
+    /// Starts the thread. First it brings to its end what a predecessor was killed in, if that is in
+    /// `lasting`; without it a kill loses what is read and not yet written.
+    pub fn start(
+        settings: Settings,
+        lasting: Option<Lasting>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> io::Result<Logs> {
         let own = [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-        Logs::with_streams(settings, notices, own)
+        Logs::with_streams(settings, lasting, notices, own)
     }
 
     /// Starts the thread with these for uphold's own stdout and stderr.
     fn with_streams(
         settings: Settings,
+        lasting: Option<Lasting>,
         notices: mpsc::UnboundedSender<Notice>,
         [stdout, stderr]: [OwnedFd; 2],
     ) -> io::Result<Logs> {
@@ -198,8 +236,8 @@ impl Logs {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands };
         thread::Builder::new().name("logs".to_owned()).spawn(move || {
-            let pump = pump::Pump::new(settings, shared, notices, consoles);
-            runtime.block_on(pump::run(pump, orders));
+            let pump = pump::Pump::new(settings, shared, notices, consoles, lasting);
+            runtime.block_on(wait::run(pump, orders));
         })?;
         Ok(logs)
     }

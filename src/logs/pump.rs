@@ -1,54 +1,44 @@
-//! The log thread: waits on the pipes of all services at once, and carries what they write to where it goes.
+//! The pump: carries what services write to where it goes, a batch at a time.
 //!
-//! Everything here may block on a disk; nothing else waits for it but who asks. When nothing is written the
-//! thread sleeps in epoll_wait(2) without a time-out.
+//! A batch is noted in the journal before it is read. It is over once its lines are in their file and what is
+//! left of it is kept: whoever is killed in between, the next pump finishes it (`recover`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{self, LocalSet};
+use tokio::sync::mpsc;
 
 use super::console::{Console, Order};
 use super::file::{LogFile, Writer};
-use super::lines::Splitter;
-use super::loss::{Notices, say};
+use super::journal::{Intent, Journal, TURN};
+use super::lines::{Ending, Splitter};
+use super::loss::{Notices, say, unread};
 use super::rotate::Limits;
+use super::sink::Sink;
 use super::stamp::Stamper;
 use super::target::Target;
-use super::{Settings, Shared, Source};
+use super::unfinished::Unfinished;
+use super::{Begins, Lasting, Settings, Shared, Source};
 use crate::engine::Run;
 use crate::unit::{self, Name};
 
-/// Read from one pipe at a turn, so that a service that never stops writing does not keep others waiting.
-const TURN: usize = 64 << 10;
 /// Turns that a drain takes at most: a pipe of 1 MiB, the most that a pipe of a user can be, was read then.
 const DRAIN: usize = (1 << 20) / TURN + 1;
-/// Waits for a console at the end; by then a full pipe has passed however small its lines.
-const ROUNDS: usize = 1024;
+/// What follows the name of a FIFO in that of the file for its unfinished line.
+pub(super) const PART: &str = ".part";
 /// A batch buffer that grew beyond this is given back.
 const ROOMY: usize = 1 << 20;
-
-/// What the thread is asked.
-pub(super) enum Command {
-    Open(Source),
-    Configure(Name, unit::Logs),
-    /// Read what this instance has written up to now, then answer.
-    Drain(Name, oneshot::Sender<()>),
-    /// Have the consoles write what they were given, then answer.
-    Settle(oneshot::Sender<()>),
-    /// Read what all have written up to now, then answer and end.
-    Finish(oneshot::Sender<()>),
-}
 
 /// A stream of a run that is not at its end.
 struct Stream {
@@ -59,19 +49,16 @@ struct Stream {
     path: Option<PathBuf>,
     logs: unit::Logs,
     splitter: Splitter,
+    unfinished: Unfinished,
+    /// A predecessor has read it, and nothing has come since.
+    unheard: bool,
     sink: Sink,
     /// `NAME | ` where it goes to the console and wants that.
     prefix: Vec<u8>,
 }
 
-enum Sink {
-    File(Rc<RefCell<LogFile>>),
-    Console(usize),
-    Null,
-}
-
 /// How a turn of a stream went.
-enum Turn {
+pub(super) enum Turn {
     /// Something came.
     Read,
     /// There is nothing now.
@@ -82,110 +69,26 @@ enum Turn {
     Gone,
 }
 
-/// What an unfinished line becomes.
-#[derive(Clone, Copy)]
-enum Ending {
-    /// A line: the stream is at its end.
-    Whole,
-    /// A piece of one: the next uphold reads on.
-    Piece,
-}
-
 pub(super) struct Pump {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
-    notices: Notices,
+    pub(super) notices: Notices,
     streams: BTreeMap<u64, Stream>,
     next: u64,
     files: HashMap<PathBuf, Rc<RefCell<LogFile>>>,
-    consoles: [Console; 2],
+    pub(super) consoles: [Console; 2],
     stamper: Stamper,
-    read: Vec<u8>,
-    batch: Vec<u8>,
-}
-
-/// Runs until it is told to finish, or nobody can tell it anything any more.
-pub(super) async fn run(pump: Pump, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let pump = Rc::new(RefCell::new(pump));
-    let body = async {
-        loop {
-            match commands.recv().await {
-                Some(Command::Open(source)) => open(&pump, source),
-                Some(Command::Configure(instance, logs)) => pump.borrow_mut().configure(&instance, &logs),
-                Some(Command::Drain(instance, done)) => {
-                    // A queue that is full is not waited for: whoever asks must not hang on it.
-                    let _ = pump.borrow_mut().drain(Some(&instance));
-                    // Who asked may have gone.
-                    let _ = done.send(());
-                }
-                Some(Command::Settle(done)) => {
-                    flush(&pump).await;
-                    let _ = done.send(());
-                }
-                Some(Command::Finish(done)) => break Some(done),
-                None => break None,
-            }
-        }
-    };
-    let local = LocalSet::new();
-    let done = local.run_until(body).await;
-    drain_all(&pump).await;
-    pump.borrow_mut().finish();
-    flush(&pump).await;
-    if let Some(done) = done {
-        let _ = done.send(());
-    }
-}
-
-fn open(pump: &Rc<RefCell<Pump>>, source: Source) {
-    if let Some((id, pipe)) = pump.borrow_mut().open(source) {
-        task::spawn_local(follow(pump.clone(), id, pipe));
-    }
-}
-
-/// Waits on one stream to its end.
-async fn follow(pump: Rc<RefCell<Pump>>, id: u64, pipe: Rc<AsyncFd<File>>) {
-    loop {
-        let mut guard = match pipe.readable().await {
-            Ok(guard) => guard,
-            Err(error) => return pump.borrow_mut().unreadable(id, &error),
-        };
-        let turn = pump.borrow_mut().turn(id);
-        match turn {
-            Turn::Read => task::yield_now().await,
-            Turn::Dry => guard.clear_ready(),
-            // A console whose thread is gone takes everything: the next turn sees that.
-            Turn::Held(queue) => drop(queue.reserve().await),
-            Turn::Gone => return,
-        }
-    }
+    /// Where FIFOs are, if something is to outlive this pump.
+    pub(super) dir: Option<PathBuf>,
+    pub(super) journal: Journal,
+    /// What stands before each line of the batch in flight.
+    lead: Vec<u8>,
+    pub(super) batch: Vec<u8>,
 }
 
 #[expect(deprecated, reason = "a File keeps its descriptor, which is all that the unsafe successor asks for")]
 fn wait_on(pipe: OwnedFd) -> io::Result<AsyncFd<File>> {
     AsyncFd::with_interest(File::from(pipe), Interest::READABLE)
-}
-
-/// Reads everything that was written, and waits for a slow console, as long as the caller lets us.
-async fn drain_all(pump: &RefCell<Pump>) {
-    for _ in 0..ROUNDS {
-        let held = pump.borrow_mut().drain(None);
-        match held {
-            Some(queue) => drop(queue.reserve().await),
-            None => return,
-        }
-    }
-}
-
-async fn flush(pump: &RefCell<Pump>) {
-    let queues: Vec<_> = pump.borrow().consoles.iter().filter_map(|c| c.started().cloned()).collect();
-    for queue in queues {
-        let (done, flushed) = oneshot::channel();
-        if queue.send(Order::Flush(done)).await.is_ok() {
-            // An error is the end of its thread: there is nothing more to wait for.
-            drop(flushed.await);
-        }
-    }
 }
 
 impl Pump {
@@ -194,7 +97,10 @@ impl Pump {
         shared: Arc<Shared>,
         notices: Notices,
         consoles: [Console; 2],
+        lasting: Option<Lasting>,
     ) -> Pump {
+        let (dir, region) = lasting.map(|lasting| (lasting.dir, lasting.region)).unzip();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Pump {
             settings,
             shared,
@@ -204,13 +110,20 @@ impl Pump {
             files: HashMap::new(),
             consoles,
             stamper: Stamper::new(),
-            read: vec![0; TURN],
+            dir,
+            journal: Journal::new(region, u64::try_from(now.as_nanos()).unwrap_or(0)),
+            lead: Vec::new(),
             batch: Vec::new(),
         }
     }
 
-    fn open(&mut self, source: Source) -> Option<(u64, Rc<AsyncFd<File>>)> {
-        let Source { instance, run, stderr, pipe, path, logs } = source;
+    /// `None`: it cannot be read, or a predecessor was at its end.
+    pub(super) fn open(&mut self, source: Source) -> Option<(u64, Rc<AsyncFd<File>>)> {
+        let Source { instance, run, stderr, pipe, path, logs, begins } = source;
+        let resumed = begins != Begins::Anew;
+        if resumed && path.as_ref().is_some_and(|path| matches!(path.try_exists(), Ok(false))) {
+            return None;
+        }
         let pipe = match wait_on(pipe) {
             Ok(pipe) => Rc::new(pipe),
             Err(error) => {
@@ -220,9 +133,15 @@ impl Pump {
             }
         };
         let sink = self.sink(&instance, &logs, stderr);
+        let kept = path.as_deref().and_then(Path::file_name).and_then(|fifo| self.kept_beside(fifo));
+        let (unfinished, line) =
+            if resumed { Unfinished::resume(kept) } else { (Unfinished::new(kept), Vec::new()) };
+        self.shared.kept.add(&instance, run, stderr, b"", 0, &line);
         let stream = Stream {
             prefix: prefix(&instance, &logs),
-            splitter: Splitter::new(logs.max_line),
+            splitter: Splitter::new(line, logs.max_line),
+            unfinished,
+            unheard: begins == Begins::AfterAGap,
             pipe: pipe.clone(),
             instance,
             run,
@@ -236,24 +155,37 @@ impl Pump {
         Some((self.next, pipe))
     }
 
+    /// Where an unfinished line is kept beside this FIFO.
+    pub(super) fn kept_beside(&self, fifo: &OsStr) -> Option<PathBuf> {
+        let mut name = fifo.to_owned();
+        name.push(PART);
+        Some(self.dir.as_ref()?.join(name))
+    }
+
+    /// A log file, which is closed by `release` when nobody writes there.
+    pub(super) fn file(&mut self, path: PathBuf) -> Rc<RefCell<LogFile>> {
+        let file = self.files.entry(path).or_insert_with_key(|path| {
+            let growth = self.shared.growth(path);
+            Rc::new(RefCell::new(LogFile::new(path.clone(), growth, self.notices.clone())))
+        });
+        file.clone()
+    }
+
     /// The place of a stream, opened.
     fn sink(&mut self, instance: &Name, logs: &unit::Logs, stderr: bool) -> Sink {
         match Target::of(&self.settings, instance, logs, stderr) {
             Target::File(path) => {
-                let file = self.files.entry(path).or_insert_with_key(|path| {
-                    let growth = self.shared.growth(path);
-                    Rc::new(RefCell::new(LogFile::new(path.clone(), growth, self.notices.clone())))
-                });
+                let file = self.file(path);
                 let writer = Writer { owner: instance, lead: b"", limits: limits(logs), now: Instant::now() };
                 file.borrow_mut().prepare(writer);
-                Sink::File(file.clone())
+                Sink::File(file)
             }
             Target::Console(which) => Sink::Console(which),
             Target::Null => Sink::Null,
         }
     }
 
-    fn configure(&mut self, instance: &Name, logs: &unit::Logs) {
+    pub(super) fn configure(&mut self, instance: &Name, logs: &unit::Logs) {
         let ids: Vec<(u64, bool)> = self
             .streams
             .iter()
@@ -273,7 +205,7 @@ impl Pump {
     }
 
     /// Reads once from a stream, and carries on what came.
-    fn turn(&mut self, id: u64) -> Turn {
+    pub(super) fn turn(&mut self, id: u64) -> Turn {
         let Some(stream) = self.streams.get(&id) else { return Turn::Gone };
         if let Sink::Console(which) = stream.sink
             && let Some(queue) = self.consoles[which].queue()
@@ -282,18 +214,34 @@ impl Pump {
         {
             return Turn::Held(queue.clone());
         }
-        let outcome = stream.pipe.get_ref().read(&mut self.read);
+        let pipe = stream.pipe.clone();
+        let waiting = match self.journal.waiting(pipe.get_ref().as_fd()) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                self.unreadable(id, &error);
+                return Turn::Gone;
+            }
+        };
+        // Nothing waits at the end, too: only a read tells that.
+        let asked = waiting.clamp(1, TURN);
+        self.announce(id, asked, waiting, Ending::More);
+        let outcome = pipe.get_ref().read(self.journal.bytes(asked));
         match outcome {
             Ok(0) => {
                 self.end(id);
                 Turn::Gone
             }
             Ok(count) => {
-                self.carry(id, count, None);
+                self.journal.took(count);
+                self.carry(id, count, Ending::More);
+                self.commit(id);
                 Turn::Read
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Turn::Read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Turn::Dry,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.journal.idle();
+                Turn::Dry
+            }
             Err(error) => {
                 self.unreadable(id, &error);
                 Turn::Gone
@@ -301,45 +249,70 @@ impl Pump {
         }
     }
 
-    /// Carries the first `count` bytes of the read buffer, and an unfinished line if it is to be finished.
-    fn carry(&mut self, id: u64, count: usize, ending: Option<Ending>) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let lead = match &stream.sink {
-            Sink::File(_) if stream.logs.timestamps => self.stamper.at(SystemTime::now()),
-            Sink::Console(_) => &stream.prefix,
-            Sink::File(_) => &[],
-            Sink::Null => return,
-        };
-        self.batch.clear();
-        stream.splitter.feed(&self.read[..count], lead, &mut self.batch);
-        match ending {
-            Some(Ending::Whole) => stream.splitter.end(lead, &mut self.batch),
-            Some(Ending::Piece) => stream.splitter.hand_over(lead, &mut self.batch),
-            None => {}
-        }
-        let (instance, unfinished) = (&stream.instance, stream.splitter.unfinished());
-        self.shared.kept.add(instance, stream.run, stream.stderr, &self.batch, lead.len(), unfinished);
-        if self.batch.is_empty() {
-            return;
-        }
-        match &stream.sink {
-            Sink::File(file) => {
-                let writer =
-                    Writer { owner: instance, lead, limits: limits(&stream.logs), now: Instant::now() };
-                file.borrow_mut().write(&self.batch, writer);
+    /// Notes the next batch of a stream, of which `asked` bytes of those that wait are about to be read.
+    fn announce(&mut self, id: u64, asked: usize, waiting: usize, ending: Ending) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        self.lead.clear();
+        let file;
+        let (path, console) = match &stream.sink {
+            Sink::File(log) => {
+                if stream.logs.timestamps {
+                    self.lead.extend_from_slice(self.stamper.at(SystemTime::now()));
+                }
+                file = log.borrow();
+                (file.path().as_os_str().as_bytes(), 0)
             }
             Sink::Console(which) => {
-                let order =
-                    Order::Write { owner: instance.clone(), batch: self.batch.clone(), lead: lead.len() };
-                let sent = self.consoles[*which].queue().map(|queue| queue.try_send(order));
-                if !matches!(sent, Some(Ok(()))) {
-                    let message =
-                        format!("cannot pass on output of {instance}: uphold's own stream is stuck");
-                    say(&self.notices, instance, "LogWriteFailed", true, message);
-                }
+                self.lead.extend_from_slice(&stream.prefix);
+                (&[][..], *which)
             }
-            Sink::Null => {}
+            Sink::Null => return,
+        };
+        let fifo = stream.path.as_deref().and_then(Path::file_name).unwrap_or_default();
+        let Limits { max_size, keep } = limits(&stream.logs);
+        self.journal.begin(Intent {
+            seq: 0,
+            run: stream.run.0,
+            asked: asked as u64,
+            waiting: waiting as u64,
+            held: stream.splitter.unfinished().len() as u64,
+            ending: ending as u64,
+            max_line: stream.splitter.max(),
+            max_size,
+            keep: keep.into(),
+            console: console as u64,
+            path,
+            fifo: fifo.as_bytes(),
+            owner: stream.instance.as_str().as_bytes(),
+            lead: &self.lead,
+        });
+    }
+
+    /// Carries the first `count` bytes that were read, and what the ending makes of an unfinished line.
+    fn carry(&mut self, id: u64, count: usize, ending: Ending) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.unheard &= count == 0;
+        self.batch.clear();
+        if matches!(stream.sink, Sink::Null) {
+            return;
         }
+        let bytes = self.journal.bytes(count);
+        stream.splitter.batch(bytes, ending, stream.run.0, &self.lead, &mut self.batch);
+        let (owner, unfinished) = (&stream.instance, stream.splitter.unfinished());
+        let lead = &self.lead;
+        self.shared.kept.add(owner, stream.run, stream.stderr, &self.batch, lead.len(), unfinished);
+        let writer = Writer { owner, lead, limits: limits(&stream.logs), now: Instant::now() };
+        stream.sink.deliver(&self.batch, None, writer, &mut self.journal, &mut self.consoles, &self.notices);
+    }
+
+    /// The batch is where it belongs: keeps what is left of it, and it is over.
+    fn commit(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            // Without a line of it, all of the batch went behind what was left before.
+            let grown = self.batch.is_empty();
+            stream.unfinished.keep(stream.splitter.unfinished(), self.journal.seq(), grown);
+        }
+        self.journal.idle();
         if self.batch.capacity() > ROOMY {
             self.batch = Vec::new();
         }
@@ -347,14 +320,19 @@ impl Pump {
 
     /// The stream is at its end: so is its last line, and nobody needs its FIFO any more.
     fn end(&mut self, id: u64) {
-        self.carry(id, 0, Some(Ending::Whole));
-        let Some(stream) = self.streams.remove(&id) else { return };
-        if let Some(path) = &stream.path
-            && let Err(error) = fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("cannot remove {}: {error}", path.display());
+        let Some(stream) = self.streams.get(&id) else { return };
+        let ending = if stream.unheard { Ending::Unread } else { Ending::Whole };
+        if ending == Ending::Unread {
+            say(&self.notices, &stream.instance, "LogUnread", true, unread(stream.run.0));
         }
+        self.announce(id, 0, 0, ending);
+        self.carry(id, 0, ending);
+        if let Some(path) = self.streams.get(&id).and_then(|stream| stream.path.as_deref()) {
+            remove_fifo(path);
+        }
+        self.commit(id);
+        let Some(stream) = self.streams.remove(&id) else { return };
+        stream.unfinished.delete();
         if let Sink::File(file) = &stream.sink {
             let (owner, limits) = (&stream.instance, limits(&stream.logs));
             let lead = if stream.logs.timestamps { self.stamper.at(SystemTime::now()) } else { &[] };
@@ -364,16 +342,22 @@ impl Pump {
         self.release();
     }
 
-    fn unreadable(&mut self, id: u64, error: &io::Error) {
-        if let Some(stream) = self.streams.get(&id) {
+    pub(super) fn unreadable(&mut self, id: u64, error: &io::Error) {
+        if let Some(stream) = self.streams.get_mut(&id) {
             let message = format!("cannot read the output of {}: {error}; it is not logged", stream.instance);
             say(&self.notices, &stream.instance, "LogReadFailed", true, message);
+            stream.unheard = false;
         }
         self.end(id);
     }
 
+    /// Those of the consoles that are in use.
+    pub(super) fn queues(&self) -> Vec<mpsc::Sender<Order>> {
+        self.consoles.iter().filter_map(|console| console.started().cloned()).collect()
+    }
+
     /// Closes the files that nobody writes to; one that still has a loss to say stays.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         let shared = &self.shared;
         self.files.retain(|path, file| {
             let needed = Rc::strong_count(file) > 1 || !file.borrow().is_well();
@@ -386,7 +370,7 @@ impl Pump {
 
     /// Reads what was written up to now, by one instance or by all, and an end that follows it: turns until
     /// there is nothing, or as many as hold a full pipe. Gives a queue that was full and must be waited for.
-    fn drain(&mut self, instance: Option<&Name>) -> Option<mpsc::Sender<Order>> {
+    pub(super) fn drain(&mut self, instance: Option<&Name>) -> Option<mpsc::Sender<Order>> {
         let theirs = |(_, stream): &(&u64, &Stream)| instance.is_none_or(|name| stream.instance == *name);
         let ids: Vec<u64> = self.streams.iter().filter(theirs).map(|(id, _)| *id).collect();
         let mut held = None;
@@ -406,15 +390,25 @@ impl Pump {
     }
 
     /// Hands over what stands unfinished, and says what was lost for good.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let ids: Vec<u64> = self.streams.keys().copied().collect();
         for id in ids {
-            self.carry(id, 0, Some(Ending::Piece));
+            self.announce(id, 0, 0, Ending::Piece);
+            self.carry(id, 0, Ending::Piece);
+            self.commit(id);
         }
         self.streams.clear();
         for (_, file) in self.files.drain() {
             file.borrow_mut().close();
         }
+    }
+}
+
+pub(super) fn remove_fifo(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove {}: {error}", path.display());
     }
 }
 

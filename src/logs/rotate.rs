@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// `max_size` and `keep` of `[logs]`.
@@ -21,6 +22,21 @@ pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     name.into()
+}
+
+/// Where a file of a log is now, known by its device and inode. A rotation that was broken off may have left
+/// one number free: the end is where two in a row are missing.
+pub(super) fn find(path: &Path, id: (u64, u64)) -> Option<PathBuf> {
+    let mut missing = 0;
+    for path in (0..u32::MAX).map(|number| rotated(path, number)) {
+        match fs::metadata(&path) {
+            Ok(found) if (found.dev(), found.ino()) == id => return Some(path),
+            Ok(_) => missing = 0,
+            Err(_) if missing > 0 => return None,
+            Err(_) => missing += 1,
+        }
+    }
+    None
 }
 
 /// Moves the file out of the way. Each step is a rename, so that a reader that has it open reads on; without

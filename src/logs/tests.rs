@@ -41,14 +41,27 @@ impl Bench {
         let (stdout, own) = UnixStream::pair().unwrap();
         let streams = [own.try_clone().unwrap().into(), own.into()];
         let settings = Settings { dir: Some(dir.path().to_owned()), default: Output::File };
-        Bench { logs: Logs::with_streams(settings, notices, streams).unwrap(), dir, notices: heard, stdout }
+        Bench {
+            logs: Logs::with_streams(settings, None, notices, streams).unwrap(),
+            dir,
+            notices: heard,
+            stdout,
+        }
     }
 
     fn stream(&self, instance: &str, run: u64, stderr: bool, logs: &unit::Logs) -> UnixStream {
         let (service, ours) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let (instance, logs) = (name(instance), logs.clone());
-        self.logs.open(Source { instance, run: Run(run), stderr, pipe: ours.into(), path: None, logs });
+        self.logs.open(Source {
+            instance,
+            run: Run(run),
+            stderr,
+            pipe: ours.into(),
+            path: None,
+            logs,
+            begins: Begins::Anew,
+        });
         service
     }
 
@@ -122,7 +135,7 @@ fn a_thousand_lines_and_an_immediate_end_are_all_there() {
 }
 
 #[test]
-fn the_end_of_a_stream_removes_its_fifo_and_a_hand_over_does_not() {
+fn the_end_of_a_stream_removes_its_fifo_and_the_end_of_uphold_does_not() {
     act(async {
         let bench = Bench::new();
         let open = |instance: &str| {
@@ -131,8 +144,15 @@ fn the_end_of_a_stream_removes_its_fifo_and_a_hand_over_does_not() {
             let path = bench.dir.path().join(format!("{instance}.1.out"));
             fs::write(&path, "").unwrap();
             let (instance, pipe, logs) = (name(instance), ours.into(), bare());
-            let source =
-                Source { instance, run: Run(1), stderr: false, pipe, path: Some(path.clone()), logs };
+            let source = Source {
+                instance,
+                run: Run(1),
+                stderr: false,
+                pipe,
+                path: Some(path.clone()),
+                logs,
+                begins: Begins::Anew,
+            };
             bench.logs.open(source);
             (service, path)
         };
@@ -157,7 +177,15 @@ fn the_end_of_a_real_fifo_is_seen_without_being_asked_for() {
         let mut service = fs::File::options().read(true).write(true).open(&path).unwrap();
         let ours = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
         let (instance, pipe, logs) = (name("web"), ours.into_nonblocking_fd().unwrap(), bare());
-        let source = Source { instance, run: Run(1), stderr: false, pipe, path: Some(path.clone()), logs };
+        let source = Source {
+            instance,
+            run: Run(1),
+            stderr: false,
+            pipe,
+            path: Some(path.clone()),
+            logs,
+            begins: Begins::Anew,
+        };
         bench.logs.open(source);
         let mut lines = bench.logs.read(Query { follow: true, ..query("web", &bare()) });
         let writer = thread::spawn(move || {

@@ -93,6 +93,8 @@ fn a_machine_boots_shows_what_its_services_use_and_is_switched_off_in_order() {
     let look = "set -e; PATH=/bin; for at in proc sys dev dev/pts dev/shm run sys/fs/cgroup; do
             busybox grep -q \" /$at \" /proc/mounts || echo \"/$at is not mounted\"; done
         echo in $(busybox grep ^0:: /proc/self/cgroup)
+        /sbin/uphold ctl upgrade; pid=$(/sbin/uphold ctl -o json status web | busybox grep -w pid | busybox tr -dc 0-9)
+        echo scores $(busybox cat /proc/1/oom_score_adj /proc/$pid/oom_score_adj /proc/self/oom_score_adj)
         /sbin/uphold ctl -o json status web; /sbin/uphold ctl shutdown";
     let Some(machine) = machine("boot") else { return };
     let web = "command = [\"/bin/sh\", \"-c\", \"trap 'echo told; exit 0' TERM; echo on; while :; do busybox sleep 0.1; done\"]
@@ -109,6 +111,8 @@ environment = { PATH = \"/bin\" }\n";
     let console = qemu.out();
     assert!(!console.contains("is not mounted"), "{console}");
     assert!(!console.contains(" ERROR ") && !console.contains("panic"), "{console}");
+    assert!(console.contains("upgraded from"), "{console}");
+    assert!(console.contains("scores -1000 0 0"), "{console}");
     let leaf =
         console.lines().find(|line| line.contains("look | in 0::/")).unwrap_or_else(|| panic!("{console}"));
     assert!(leaf.contains("/look."), "no cgroup of its own: {leaf}");

@@ -7,10 +7,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use crate::dsl::*;
 
-/// Of all runs together there is so much: the state, the processes, and what the log thread has in hand.
-const COMMON: [&str; 4] = ["state", "runs", "pump", "crash"];
-
-/// Descriptors, files of single runs, inotify watches and threads of uphold.
+/// Descriptors, FIFOs and what is kept beside them, inotify watches and threads of uphold.
 fn held(uphold: &Uphold) -> [usize; 4] {
     let entries = |dir: &str| fs::read_dir(dir).map_or(0, Iterator::count);
     let pid = uphold.pid();
@@ -21,14 +18,16 @@ fn held(uphold: &Uphold) -> [usize; 4] {
         .sum();
     [
         entries(&format!("/proc/{pid}/fd")),
-        fs::read_dir(uphold.path("run/private"))
-            .unwrap()
-            .flatten()
-            .filter(|entry| !COMMON.contains(&&*entry.file_name().to_string_lossy()))
-            .count(),
+        fs::read_dir(uphold.path("run/private")).unwrap().flatten().filter(of_a_run).count(),
         watches,
         entries(&format!("/proc/{pid}/task")),
     ]
+}
+
+/// A FIFO, or what is kept beside one of an unfinished line.
+fn of_a_run(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name().into_string().unwrap();
+    [".out", ".err", ".part"].iter().any(|end| name.ends_with(end))
 }
 
 #[test]

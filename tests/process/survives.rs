@@ -170,3 +170,59 @@ fn many_kills_in_a_row_change_nothing() {
     let after: Vec<i32> = (0..20).map(|number| uphold.main_pid(&format!("u{number}"))).collect();
     assert_eq!(pids, after);
 }
+
+/// Lines of a log over all its files, oldest first, without stamps.
+fn whole_log(uphold: &Uphold, unit: &str) -> Vec<String> {
+    let path = uphold.path(&format!("log/{unit}/stdout.log"));
+    let number =
+        |number: u32| if number == 0 { path.clone() } else { path.with_extension(format!("log.{number}")) };
+    let texts = (0..200).rev().filter_map(|at| fs::read_to_string(number(at)).ok());
+    texts
+        .flat_map(|text| {
+            text.lines()
+                .map(|line| line.split_once(' ').map_or(line, |(_, rest)| rest).to_owned())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn no_line_of_a_living_service_is_lost_or_doubled_over_kills_upgrades_and_rotations() {
+    let script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i; done; echo all; exec sleep 600";
+    let text =
+        format!("command = [\"sh\", \"-c\", \"{script}\"]\n[logs]\nmax_size = \"20KiB\"\nkeep = 150\n");
+    let mut uphold = Uphold::with_unit("web", &text);
+    let pid = uphold.until("web", "running").main_pid("web");
+    for round in 0..12 {
+        if round % 3 == 2 {
+            let (code, _, err) = uphold.ctl(&["upgrade"]);
+            assert_eq!(code, 0, "{err}");
+        } else {
+            uphold.kill().again();
+        }
+    }
+    uphold.eventually("all is written", |uphold| {
+        whole_log(uphold, "web").last().is_some_and(|line| line == "all")
+    });
+    let wanted: Vec<String> = (1..=20_000).map(|i| format!("line {i}")).chain(["all".to_owned()]).collect();
+    let got = whole_log(&uphold, "web");
+    let differs = got.iter().zip(&wanted).position(|(got, wanted)| got != wanted);
+    assert!(got == wanted, "{} lines, the first that differs is {differs:?}", got.len());
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
+fn what_a_run_had_written_that_ended_while_no_uphold_ran_is_said_to_be_lost() {
+    let mut uphold = Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"echo first; exec sleep 600\"]\n");
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.eventually("it has said it", |uphold| uphold.log("web") == ["first"]);
+    uphold.kill();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.eventually("it is gone", |_| !is_alive(pid));
+    uphold.again();
+    let said = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
+    uphold.eventually("it is said", |uphold| uphold.log("web").iter().any(|line| line == said));
+    uphold.eventually("the next run writes on", |uphold| {
+        uphold.log("web").last().is_some_and(|line| line == "first")
+    });
+}
