@@ -15,6 +15,11 @@
 //! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
 //! - the count of the lines that a full disk has refused until then;
 //! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
+//!
+//! Who reads a log may have a position with each line (`position`): device, inode and offset of what stands
+//! behind it, for each stream, and a sum of that line, so that an inode that has become another file's is not
+//! taken for it. Given back, to this uphold or another, it is where the reading goes on: no line twice, and
+//! none left out but those whose file is gone, and then that is said.
 
 mod console;
 mod cursor;

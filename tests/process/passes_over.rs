@@ -68,6 +68,8 @@ fn followers_miss_nothing_and_see_nothing_twice_over_upgrades_and_kills() {
         "{:?}",
         first.map(|at| (&seen[at..], &written[at..]))
     );
+    let counted: Vec<String> = (1..=written.len()).map(|number| format!("line {number}")).collect();
+    assert_eq!(counted.iter().zip(&written).find(|(counted, written)| counted != written), None);
     let (rest, code) = events.rest();
     assert_eq!(code, Some(0));
     all.extend(rest.iter().map(number));
@@ -122,7 +124,8 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
         assert!(said.contains("uphold was replaced meanwhile"), "{said}");
         assert_eq!((uphold.state("web").as_str(), starts(&uphold)), ("running", 2));
-        let stop = uphold.ctl_command(&["stop", "web"]).stdout(Stdio::null()).spawn().unwrap();
+        let stop =
+            uphold.ctl_command(&["stop", "web"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let wait = uphold
             .ctl_command(&["wait", "web", "--for", "stopped", "--timeout", "20s"])
             .stdout(Stdio::null())
@@ -137,7 +140,12 @@ fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
         for mut child in [stop, wait] {
             assert_eq!(child.wait().unwrap().code(), Some(0));
         }
-        let start = uphold.ctl_command(&["start", "web"]).stdout(Stdio::null()).spawn().unwrap();
+        let start = uphold
+            .ctl_command(&["start", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         uphold.until("web", "starting");
         if kill {
             kill_and_start(&mut uphold)
