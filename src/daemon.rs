@@ -88,9 +88,12 @@ struct Daemon {
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
+    server: Arc<control::Server>,
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,
+    /// [`crate::api::Version::life`]
+    life: String,
     /// Where the state is handed over.
     private: Option<PathBuf>,
     /// It has crashed too often: no probes.
