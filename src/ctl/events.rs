@@ -105,6 +105,8 @@ async fn life(context: &Context) -> Result<String, Failure> {
 pub(super) async fn run(context: &Context, patterns: &[String], follow: bool) -> Result<Code, Failure> {
     let (names, missing) = match patterns {
         [] => (Vec::new(), false),
+        // uphold's own are filed under its name, which no unit need have.
+        [own] if *own == Name::uphold().as_str() => (vec![Name::uphold()], false),
         some => units::expand(context, some).await?,
     };
     let one = if names.len() == 1 { names.first().cloned() } else { None };

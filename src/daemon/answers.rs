@@ -123,7 +123,9 @@ pub(super) fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
 impl Daemon {
     pub(super) fn request(&mut self, request: Request) {
         let Request { call, peer, reply } = request;
-        if let Some(name) = named(&call).filter(|name| self.engine.unit(name).is_none()) {
+        let own = matches!(&call, Call::Events { unit: Some(name), .. } if *name == Name::uphold());
+        let unknown = |name: &&Name| self.engine.unit(name).is_none();
+        if let Some(name) = named(&call).filter(unknown).filter(|_| !own) {
             return send(reply, no_such_unit(name));
         }
         match call {
