@@ -356,8 +356,9 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
+                // First the start, then its lines: none is older than the run that wrote it.
+                self.handle(Input::Spawned { instance: instance.clone(), run, pid });
                 self.read_output(&instance, run, output, Begins::Anew);
-                self.handle(Input::Spawned { instance, run, pid });
             }
             News::Resumed { instance, run, output } => {
                 let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -138,6 +138,8 @@ impl Client {
             .method(method.clone())
             .uri(target)
             .header(HOST, "localhost")
+            // A uid has so many connections: this one is free again with its answer.
+            .header(CONNECTION, "close")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|error| Failure::Failed(format!("cannot ask for {target}: {error}")))?;
