@@ -88,9 +88,12 @@ struct Daemon {
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
+    server: Arc<control::Server>,
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,
+    /// [`crate::api::Version::life`]
+    life: String,
     /// Where the state is handed over.
     private: Option<PathBuf>,
     /// It has crashed too often: no probes.
@@ -361,8 +364,9 @@ impl Daemon {
     fn news(&mut self, news: News) {
         match news {
             News::Spawned { instance, run, pid, output } => {
+                // First the start, then its lines: none is older than the run that wrote it.
+                self.handle(Input::Spawned { instance: instance.clone(), run, pid });
                 self.read_output(&instance, run, output, Begins::Anew);
-                self.handle(Input::Spawned { instance, run, pid });
             }
             News::Resumed { instance, run, output } => {
                 let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
