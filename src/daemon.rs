@@ -45,6 +45,7 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use endpoints::Board;
 use files::{Files, Loading};
+use inheritance::Inheritance;
 use journal::Journal;
 use looks::Looks;
 use manager::Manager;
@@ -245,15 +246,29 @@ impl Daemon {
     }
 
     /// Takes over what an uphold before has left, once the engine has its state.
-    fn take_over(&mut self) {
+    fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
-        let runs = taken.iter().map(|taken| taken.run).collect();
+        let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
+        self.keep_no_more(before, &runs);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
             failpoint::reach("adopting");
-            self.host.adopt(taken, foreground);
+            self.host.adopt(taken, foreground, &mut before.stored);
         }
         self.host.adopted(&runs);
+    }
+
+    /// What the service manager keeps of runs that are over, and what it may keep twice, is taken from it.
+    fn keep_no_more(&mut self, before: &Inheritance, runs: &HashSet<Run>) {
+        if before.same {
+            // Nobody knows what of it has come to the manager. It is all given again.
+            self.manager.has(runs);
+            self.manager.forget(runs.iter().copied());
+        } else {
+            let stored = before.stored.runs();
+            self.manager.has(&stored);
+            self.manager.forget(stored.difference(runs).copied());
+        }
     }
 
     /// After the files were read: what was recorded and may not have been done is done.
@@ -332,11 +347,13 @@ impl Daemon {
 
     fn news(&mut self, news: News) {
         match news {
-            News::Spawned { instance, run, pid, output } => {
+            News::Spawned { instance, run, pid, output, deposits } => {
+                self.manager.keep(run, deposits);
                 self.read_output(&instance, run, output, Begins::Anew);
                 self.handle(Input::Spawned { instance, run, pid });
             }
-            News::Resumed { instance, run, output } => {
+            News::Resumed { instance, run, output, deposits } => {
+                self.manager.keep(run, deposits);
                 let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
                 self.read_output(&instance, run, output, begins);
             }
@@ -349,6 +366,7 @@ impl Daemon {
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
                 self.host.release(run);
+                self.manager.forget([run]);
             }
             News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {
                 self.tried(end, &output)
@@ -378,7 +396,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
-                begins,
+                begins: if captured.kept { Begins::Seamlessly } else { begins },
             });
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{self, Before, Head, STATE_VERSION};
 use super::places::Places;
 use crate::engine::Saved;
-use crate::host::{self, Crashes, Inherited, Lock, LockError, World};
+use crate::host::{self, Crashes, Inherited, Lock, LockError, Stored, World};
 
 /// Found once the runtime directory is locked.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Inheritance {
     pub crashes: Crashes,
     /// What the image before has left open.
     pub descriptors: Inherited,
+    /// What a service manager has kept of what an uphold before had open.
+    pub stored: Stored,
     /// What there is to say.
     pub complaint: Option<String>,
     /// Held for as long as uphold runs; `None`: there is no runtime directory.
@@ -42,10 +44,16 @@ impl Inheritance {
     pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, LockError> {
         let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
         let lock = lock.transpose()?;
-        let Some(private) = places.private.as_deref() else {
-            return Ok(Inheritance::nothing(descriptors, lock));
+        let none = Inheritance::nothing(descriptors, lock);
+        let private = places.private.as_deref();
+        let mut found = match private {
+            Some(private) => Inheritance::read(private, none),
+            None => none,
         };
-        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock));
+        if !found.same {
+            found.stored = found.descriptors.take_stored();
+        }
+        let Some(private) = private else { return Ok(found) };
         match host::catch_crashes(private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
@@ -69,6 +77,7 @@ impl Inheritance {
             world: host::world(),
             crashes: Crashes::default(),
             descriptors,
+            stored: Stored::default(),
             complaint: None,
             _lock: lock,
         }
@@ -97,8 +106,9 @@ impl Inheritance {
         }
     }
 
-    /// Closes what the image before has left open, once all was taken over.
+    /// Closes what was open before, once all was taken over.
     pub fn close_descriptors(&mut self) {
+        self.stored = Stored::default();
         let descriptors = std::mem::take(&mut self.descriptors);
         if self.same {
             descriptors.close();

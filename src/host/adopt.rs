@@ -15,6 +15,7 @@ use super::kin::{self, Kin};
 use super::launch::{marker, stem};
 use super::runs::{FoundBy, Living, Main};
 use super::slots::Record;
+use super::store::{Part, Stored};
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
 use crate::engine::{Exit, Run, SoFar, Taken};
 use crate::unit::Signal;
@@ -30,14 +31,17 @@ enum Found {
     Child,
     /// It lives, and somebody else reaps it.
     Other(OwnedFd),
+    /// The same, and the service manager has kept this since it was started.
+    Kept(OwnedFd),
     /// It is gone.
     Ended(Exit),
 }
 
 impl Host {
     /// Takes over a run. For one that was ordered and not begun, `Spawned` or `SpawnFailed` follows as after
-    /// [`spawn`](Host::spawn); for every other `Resumed`, and what there is to say of it since.
-    pub fn adopt(&mut self, taken: Taken, foreground: bool) {
+    /// [`spawn`](Host::spawn); for every other `Resumed`, and what there is to say of it since. `stored`: what
+    /// a service manager has kept, of which this run's is taken.
+    pub fn adopt(&mut self, taken: Taken, foreground: bool, stored: &mut Stored) {
         let Taken { instance, run, unit, so_far } = taken;
         let order = Order { instance, run, unit, foreground };
         let record = self.slots.get(run).map(|slot| slot.record());
@@ -51,15 +55,23 @@ impl Host {
         let stem = stem(&order.instance, run);
         let leaf = self.base.as_ref().and_then(|base| base.existing_leaf(&stem));
         let pid = begun.map_or(0, |record| record.pid);
+        let pidfd = stored.take(run, Part::Pid);
         let found = match (begun, so_far) {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
-            (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref()),
+            (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref(), pidfd),
         };
-        let output = self.reopen(&order, &stem);
-        self.say(News::Resumed { instance: order.instance.clone(), run, output });
+        let output = self.reopen(&order, &stem, stored);
+        let process = || match &found {
+            Found::Child => sys::pidfd_open(pid).ok(),
+            Found::Other(pidfd) => pidfd.try_clone().ok(),
+            Found::Kept(_) | Found::Ended(_) => None,
+        };
+        let deposits = self.deposits(run, process, &output);
+        self.say(News::Resumed { instance: order.instance.clone(), run, output, deposits });
         if so_far == SoFar::Ordered {
             let (instance, pid) = (order.instance.clone(), pid.cast_unsigned());
-            self.say(News::Spawned { instance, run, pid, output: Vec::new() });
+            let (output, deposits) = (Vec::new(), Vec::new());
+            self.say(News::Spawned { instance, run, pid, output, deposits });
         }
         let watched = leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
         let found_by = match (leaf, begun) {
@@ -77,7 +89,7 @@ impl Host {
         };
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
-            Found::Other(pidfd) => {
+            Found::Other(pidfd) | Found::Kept(pidfd) => {
                 let watch = self.watch_end(&key, &pidfd);
                 (Main::Other(pidfd), true, watch)
             }
@@ -131,7 +143,8 @@ impl Host {
         self.say(News::Emptied { instance, run });
     }
 
-    fn find(&self, order: &Order, record: &Record, leaf: Option<&Leaf>) -> Found {
+    /// `kept`: a pidfd that was opened when it was started.
+    fn find(&self, order: &Order, record: &Record, leaf: Option<&Leaf>, kept: Option<OwnedFd>) -> Found {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
@@ -144,6 +157,14 @@ impl Host {
         };
         if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
             return Found::Child;
+        }
+        match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
+            Some((Some(pid), pidfd)) if pid == record.pid => return Found::Kept(pidfd),
+            // It was reaped.
+            Some((Some(-1), pidfd)) => {
+                return Found::Ended(sys::pidfd_exit(&pidfd).unwrap_or(Exit::Unknown));
+            }
+            Some((Some(_) | None, _)) | None => {}
         }
         // The pidfd first: what it is compared with afterwards is the process that it holds.
         match sys::pidfd_open(record.pid) {
@@ -173,11 +194,12 @@ impl Host {
     }
 
     /// The streams of a run, read on from where the uphold before was.
-    fn reopen(&self, order: &Order, stem: &str) -> Vec<Captured> {
+    fn reopen(&self, order: &Order, stem: &str, stored: &mut Stored) -> Vec<Captured> {
         let Some(dir) = self.settings.private.as_deref().filter(|_| !order.foreground) else {
             return Vec::new();
         };
-        let open = |stream| match fifo::existing(dir, stem, stream) {
+        let open = |stream| match fifo::existing(dir, stem, stream, stored.take(order.run, Part::of(stream)))
+        {
             Ok(captured) => captured,
             Err(error) => {
                 self.say(News::Notice {

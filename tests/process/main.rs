@@ -24,5 +24,6 @@ mod restarts;
 mod scarcity;
 mod setup;
 mod stopping;
+mod stored;
 mod survives;
 mod without;
