@@ -54,12 +54,12 @@ impl Shared {
 }
 
 impl Board {
-    /// Starts the thread, where there is a runtime directory. What lies there is of an uphold that has
-    /// ended: it goes first.
-    pub fn start(runtime: Option<&Path>) -> io::Result<Board> {
+    /// Starts the thread, where there is a runtime directory. What lies there is of an uphold before, and goes
+    /// first, but for what is `known`: that was taken over, and stays until there is something newer.
+    pub fn start(runtime: Option<&Path>, known: BTreeSet<Name>) -> io::Result<Board> {
         let Some(dir) = runtime.map(|runtime| runtime.join("endpoints")) else { return Ok(Board(None)) };
         let shared = Arc::<Shared>::default();
-        let writer = Writer { shared: shared.clone(), dir, written: BTreeSet::new() };
+        let writer = Writer { shared: shared.clone(), dir, written: known };
         std::thread::Builder::new().name("uphold-endpoints".to_owned()).spawn(move || writer.work())?;
         Ok(Board(Some(shared)))
     }
@@ -87,7 +87,7 @@ impl Board {
 struct Writer {
     shared: Arc<Shared>,
     dir: PathBuf,
-    /// Whose files lie there.
+    /// Whose files lie there, or may.
     written: BTreeSet<Name>,
 }
 
@@ -142,7 +142,7 @@ impl Writer {
         let _ = self.shared.changed.wait_timeout_while(desk, length, |desk| !desk.closing);
     }
 
-    /// Makes the directory, and empties it.
+    /// Makes the directory, and empties it of what is not known.
     fn begin(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
         // Whatever the umask is: others read here.
@@ -164,8 +164,10 @@ impl Writer {
         let path = self.path(name);
         let Some(endpoints) = wish else {
             if self.written.contains(name) {
-                fs::remove_file(path)?;
-                self.written.remove(name);
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Ok(()) | Err(_) => self.written.remove(name),
+                };
             }
             return Ok(());
         };

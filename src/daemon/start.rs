@@ -317,6 +317,7 @@ async fn live(
     let place = places.private.as_deref().zip(before.world.clone());
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
+    let known = engine.instances().into_iter().collect();
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in));
@@ -336,7 +337,7 @@ async fn live(
         prober: Arc::new(Prober::default()),
         disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
         looks: Looks::default(),
-        board: Board::start(places.runtime.as_deref())
+        board: Board::start(places.runtime.as_deref(), known)
             .map_err(|error| fail("the thread for endpoints", error))?,
         files: Arc::new(files),
         loading,

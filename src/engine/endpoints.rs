@@ -1,6 +1,7 @@
 //! Where a service can be reached, and whether it should be: what a proxy in front of it goes by (PROBES
 //! section 14, M3). The states are those of a Kubernetes EndpointSlice.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -51,14 +52,16 @@ pub enum Address {
 }
 
 /// What was last told of an instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Offer {
     ready: bool,
     serving: bool,
     terminating: bool,
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
     since: Wall,
-    unit: Arc<Unit>,
+    /// For its addresses; `None`: it was told by an uphold before.
+    #[serde(skip)]
+    unit: Option<Arc<Unit>>,
 }
 
 impl Engine {
@@ -69,7 +72,7 @@ impl Engine {
         if !differ(instance.offered.as_ref(), new.as_ref()) {
             return;
         }
-        let endpoints = new.as_ref().map(Offer::endpoints).map(Box::new);
+        let endpoints = new.as_ref().map(|offer| Box::new(offer.endpoints(&instance.unit.name)));
         instance.offered = new;
         effects.push(Effect::Endpoints { instance: name.clone(), endpoints });
     }
@@ -93,30 +96,35 @@ impl Instance {
             ready,
             serving,
             terminating,
-            reason: self.reason(),
+            reason: self.reason().map(Cow::from),
             since: before.filter(same).map_or(now.wall, |offer| offer.since),
-            unit: self.unit.clone(),
+            unit: Some(self.unit.clone()),
         })
     }
 }
 
 fn differ(old: Option<&Offer>, new: Option<&Offer>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
-    let facts = |offer: &Offer| (offer.ready, offer.serving, offer.terminating, offer.reason);
-    facts(old) != facts(new)
-        || !Arc::ptr_eq(&old.unit, &new.unit) && addresses(&old.unit) != addresses(&new.unit)
+    let facts = |offer: &Offer| (offer.ready, offer.serving, offer.terminating);
+    if facts(old) != facts(new) || old.reason != new.reason {
+        return true;
+    }
+    match (&old.unit, &new.unit) {
+        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && addresses(old) != addresses(new),
+        (None, _) | (_, None) => true,
+    }
 }
 
 impl Offer {
-    fn endpoints(&self) -> Endpoints {
+    fn endpoints(&self, unit: &Name) -> Endpoints {
         Endpoints {
-            unit: self.unit.name.clone(),
+            unit: unit.clone(),
             ready: self.ready,
             serving: self.serving,
             terminating: self.terminating,
-            addresses: addresses(&self.unit),
+            addresses: self.unit.as_deref().map(addresses).unwrap_or_default(),
             since: self.since,
-            reason: self.reason.map(str::to_owned),
+            reason: self.reason.as_deref().map(str::to_owned),
         }
     }
 }

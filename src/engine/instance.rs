@@ -51,7 +51,6 @@ pub(super) struct Instance {
     #[serde(skip)]
     pub(super) shown: Face,
     /// What a proxy was last told of it.
-    #[serde(skip)]
     pub(super) offered: Option<Offer>,
     /// The deadline that stands in the engine's index.
     #[serde(skip)]

@@ -90,3 +90,23 @@ fn endpoints_that_cannot_be_written_are_said_once_and_written_when_they_can_be()
     until(&uphold, "ready", |told| told["ready"] == true);
     assert_eq!(uphold.stderr().matches("cannot write endpoints").count(), 1, "{}", uphold.stderr());
 }
+
+#[test]
+fn what_proxies_read_stays_and_is_true_over_a_kill_and_an_upgrade() {
+    let text = "command = [\"sleep\", \"600\"]\nports = { http = 8080 }\n";
+    let mut uphold = Uphold::new().unit("web", text).unit("gone", text).start();
+    let before = until(&uphold, "ready", |told| told["ready"] == true);
+    uphold.eventually("the other, too", |uphold| endpoints(uphold, "gone")["ready"] == true);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.kill();
+    assert_eq!(endpoints(&uphold, "web"), before);
+    fs::remove_file(uphold.path("units/gone.toml")).unwrap();
+    uphold.again();
+    assert_eq!(endpoints(&uphold, "web"), before);
+    assert_eq!(uphold.ctl(&["stop", "gone"]).0, 0);
+    uphold.eventually("what is unloaded goes", |uphold| !uphold.path("run/endpoints/gone.json").exists());
+    uphold.kill_main("web", nix::sys::signal::Signal::SIGKILL);
+    let after =
+        until(&uphold, "ready again", |told| told["ready"] == true && told["since"] != before["since"]);
+    assert_eq!(after["addresses"], before["addresses"]);
+}
