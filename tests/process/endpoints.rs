@@ -105,7 +105,7 @@ fn what_proxies_read_stays_and_is_true_over_a_kill_and_an_upgrade() {
     assert_eq!(endpoints(&uphold, "web"), before);
     assert_eq!(uphold.ctl(&["stop", "gone"]).0, 0);
     uphold.eventually("what is unloaded goes", |uphold| !uphold.path("run/endpoints/gone.json").exists());
-    uphold.kill_main("web", nix::sys::signal::Signal::SIGKILL);
+    uphold.kill_main("web", Signal::SIGKILL);
     let after =
         until(&uphold, "ready again", |told| told["ready"] == true && told["since"] != before["since"]);
     assert_eq!(after["addresses"], before["addresses"]);
