@@ -63,6 +63,10 @@ const AFTER_A_PANIC: Duration = Duration::from_millis(200);
 struct Daemon {
     engine: Engine,
     journal: Journal,
+    /// The last change is in it.
+    recorded: bool,
+    /// Runs that are over, which is not on record yet.
+    over: Vec<Run>,
     host: Host,
     logs: Arc<Logs>,
     prober: Arc<Prober>,
@@ -235,6 +239,12 @@ impl Daemon {
         failpoint::reach("decided");
         let recorded = self.journal.record(&mut self.engine);
         failpoint::reach("recorded");
+        self.recorded = recorded.is_ok();
+        if self.recorded {
+            for run in std::mem::take(&mut self.over) {
+                self.release(run);
+            }
+        }
         for effect in effects {
             match (effect, &recorded) {
                 (Effect::Spawn { instance, run, unit }, Err(error)) => {
@@ -242,6 +252,17 @@ impl Daemon {
                 }
                 (effect, Ok(()) | Err(_)) => self.carry_out(effect),
             }
+        }
+    }
+
+    /// A run is over. What is kept of it goes once that is on record: till then it is what tells that the run
+    /// was begun.
+    fn release(&mut self, run: Run) {
+        if self.recorded {
+            self.host.release(run);
+            self.manager.forget([run]);
+        } else {
+            self.over.push(run);
         }
     }
 
@@ -255,7 +276,7 @@ impl Daemon {
             failpoint::reach("adopting");
             self.host.adopt(taken, foreground, &mut before.stored);
         }
-        self.host.adopted(&runs);
+        self.host.adopted(&runs, &mut before.stored);
     }
 
     /// What the service manager keeps of runs that are over, and what it may keep twice, is taken from it.
@@ -359,14 +380,13 @@ impl Daemon {
             }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });
-                self.host.release(run);
+                self.release(run);
             }
             News::Exited { instance, run, exit } => self.handle(Input::Exited { instance, run, exit }),
             News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
-                self.host.release(run);
-                self.manager.forget([run]);
+                self.release(run);
             }
             News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {
                 self.tried(end, &output)

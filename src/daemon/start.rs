@@ -332,6 +332,8 @@ async fn live(
     let mut daemon = Daemon {
         engine,
         journal,
+        recorded: true,
+        over: Vec::new(),
         host,
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),

@@ -1,7 +1,6 @@
 //! Where a service can be reached, and whether it should be: what a proxy in front of it goes by (PROBES
 //! section 14, M3). The states are those of a Kubernetes EndpointSlice.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -57,9 +56,10 @@ pub(super) struct Offer {
     ready: bool,
     serving: bool,
     terminating: bool,
-    reason: Option<Cow<'static, str>>,
     since: Wall,
-    /// For its addresses; `None`: it was told by an uphold before.
+    #[serde(skip)]
+    reason: Option<&'static str>,
+    /// `None`: an uphold before has told it.
     #[serde(skip)]
     unit: Option<Arc<Unit>>,
 }
@@ -69,11 +69,15 @@ impl Engine {
     pub(super) fn offer(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
         let Some(instance) = self.instances.get_mut(name) else { return };
         let new = instance.offer(now);
-        if !differ(instance.offered.as_ref(), new.as_ref()) {
+        let differ = differ(instance.offered.as_ref(), new.as_ref());
+        if !differ && new.is_some() {
             return;
         }
-        let endpoints = new.as_ref().map(|offer| Box::new(offer.endpoints(&instance.unit.name)));
+        let endpoints = new.as_ref().and_then(Offer::endpoints).map(Box::new);
         instance.offered = new;
+        if !differ {
+            return;
+        }
         effects.push(Effect::Endpoints { instance: name.clone(), endpoints });
     }
 }
@@ -96,7 +100,7 @@ impl Instance {
             ready,
             serving,
             terminating,
-            reason: self.reason().map(Cow::from),
+            reason: self.reason(),
             since: before.filter(same).map_or(now.wall, |offer| offer.since),
             unit: Some(self.unit.clone()),
         })
@@ -105,27 +109,23 @@ impl Instance {
 
 fn differ(old: Option<&Offer>, new: Option<&Offer>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return old.is_some() != new.is_some() };
-    let facts = |offer: &Offer| (offer.ready, offer.serving, offer.terminating);
-    if facts(old) != facts(new) || old.reason != new.reason {
-        return true;
-    }
-    match (&old.unit, &new.unit) {
-        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && addresses(old) != addresses(new),
-        (None, _) | (_, None) => true,
-    }
+    let (Some(before), Some(now)) = (&old.unit, &new.unit) else { return true };
+    let facts = |offer: &Offer| (offer.ready, offer.serving, offer.terminating, offer.reason);
+    facts(old) != facts(new) || !Arc::ptr_eq(before, now) && addresses(before) != addresses(now)
 }
 
 impl Offer {
-    fn endpoints(&self, unit: &Name) -> Endpoints {
-        Endpoints {
-            unit: unit.clone(),
+    fn endpoints(&self) -> Option<Endpoints> {
+        let unit = self.unit.as_ref()?;
+        Some(Endpoints {
+            unit: unit.name.clone(),
             ready: self.ready,
             serving: self.serving,
             terminating: self.terminating,
-            addresses: self.unit.as_deref().map(addresses).unwrap_or_default(),
+            addresses: addresses(unit),
             since: self.since,
-            reason: self.reason.as_deref().map(str::to_owned),
-        }
+            reason: self.reason.map(str::to_owned),
+        })
     }
 }
 

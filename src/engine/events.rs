@@ -141,8 +141,13 @@ impl Records {
         }
         match self.families.iter_mut().find(|family| family.kind == kind && family.reason == reason) {
             None => self.families.push(Family { kind, reason, texts: vec![text], last: now.mono }),
-            Some(family) if family.texts.contains(&text) || family.texts.len() >= PER_REASON => {}
-            Some(family) => family.texts.push(text),
+            Some(family) => {
+                // More than stood for themselves at a time: there was a silence between, after which these did.
+                family.texts.retain(|old| *old != text);
+                family.texts.push(text);
+                let surplus = family.texts.len().saturating_sub(PER_REASON);
+                family.texts.drain(..surplus);
+            }
         }
     }
 

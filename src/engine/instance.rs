@@ -436,9 +436,14 @@ impl Instance {
 }
 
 impl Stopping {
+    /// SIGKILL was of no use.
+    pub(super) fn is_unkillable(&self) -> bool {
+        matches!(self.phase, Phase::Unkillable { .. })
+    }
+
     /// Those that require it have to go. Not if it ended by itself, or by a probe, and comes back: not even
     /// if an operator says so before its policy does.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         match (self.next, self.why) {
             (Next::Inactive(_), Why::Asked | Why::Probe(_) | Why::Itself) | (Next::Again, Why::Asked) => true,
             (Next::Again, Why::Probe(_) | Why::Itself) => false,

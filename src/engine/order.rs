@@ -153,6 +153,12 @@ impl Engine {
             State::Starting(_) | State::Running(_) | State::Assembled | State::Backoff(_) => {
                 if self.is_forsaken(name) { Move::Leave } else { Move::Stay }
             }
+            // It does not come back by itself then, however long what is left of it lives.
+            State::Stopping(stopping)
+                if stopping.is_unkillable() && !stopping.is_gone() && self.is_forsaken(name) =>
+            {
+                Move::Leave
+            }
             State::Inactive(_) | State::Stopping(_) | State::Failed(_) | State::Completed => Move::Stay,
         }
     }

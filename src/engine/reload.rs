@@ -45,14 +45,25 @@ impl Engine {
         let changes = if self.ending.is_some() { Changes::default() } else { self.preview(&plan, update) };
         if self.ending.is_none() {
             self.apply(now, effects, plan, &changes);
+        } else if self.plan.units().is_empty() {
+            // Started again in the middle of a shutdown: that goes on in its order.
+            self.follow_plan(plan);
         }
         if let Some(ticket) = ticket {
             effects.push(Effect::Answer { ticket, answer: Answer::Loaded(changes) });
         }
     }
 
+    fn follow_plan(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+        // What is to be looked at stands there by its rank in the plan before.
+        for (_, name) in std::mem::take(&mut self.dirty) {
+            self.mark(&name);
+        }
+    }
+
     fn apply(&mut self, now: Time, effects: &mut Vec<Effect>, plan: Arc<Plan>, changes: &Changes) {
-        self.plan = plan.clone();
+        self.follow_plan(plan.clone());
         for (name, planned) in plan.units() {
             let loaded = &planned.loaded;
             if !self.instances.contains_key(name) {

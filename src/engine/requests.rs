@@ -170,6 +170,8 @@ impl Engine {
             },
             Verb::Restart => Hope::Up(instance.last_run),
             Verb::Stop => match &instance.state {
+                // It is wanted, and comes back if the shutdown is forgotten.
+                State::Inactive(Idle::ShuttingDown) => Hope::Down,
                 State::Inactive(_) => Hope::Said(DoneResult::Ok, "was not running".to_owned()),
                 State::Waiting(_)
                 | State::Starting(_)

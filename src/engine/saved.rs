@@ -17,7 +17,7 @@ use super::random::Random;
 use super::time::{Mono, Time};
 use super::view::{Event, Wanted};
 use super::{Engine, Settings};
-use crate::unit::{Name, Signal, Unit};
+use crate::unit::{Name, OnEnd, Signal, Unit};
 
 /// From this many lives on, probes that are overdue are spread over their periods (PROBES D11).
 const MANY: usize = 20;
@@ -146,12 +146,13 @@ impl Engine {
         engine.random = core.random.unwrap_or(engine.random);
         engine.forwards = core.forwards;
         engine.command_until = core.command_until;
+        let forgotten = core.ending.is_some() && !same;
         engine.ending = core.ending.filter(|_| same);
         engine.events = Events::restored(now, core.seq, saved.events);
         let many = saved.instances.len() > MANY;
         for (name, instance) in saved.instances {
             let mut instance = instance.into_owned();
-            if engine.ending.is_none() {
+            if forgotten {
                 instance.shut_down_no_more(now);
             }
             let late = if many { engine.random.share() } else { 0.0 };
@@ -225,6 +226,12 @@ impl Instance {
             State::Inactive(Idle::ShuttingDown) => self.enter(now, State::Waiting(Waiting::default())),
             State::Stopping(stopping) if stopping.next == Next::Inactive(Idle::ShuttingDown) => {
                 stopping.next = Next::Again;
+            }
+            // Its end was to be that of uphold, which is wanted again, and was started for it.
+            State::Failed(_) | State::Completed if self.unit.on_end == OnEnd::Shutdown => {
+                self.backoff.reset();
+                self.tried = false;
+                self.enter(now, State::Waiting(Waiting::default()));
             }
             State::Inactive(_)
             | State::Waiting(_)

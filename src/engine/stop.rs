@@ -26,7 +26,18 @@ impl Instance {
                 self.stop_life(step, *life, Why::Asked, next);
             }
             State::Stopping(mut stopping) => {
-                stopping.next = next;
+                if stopping.is_unkillable() {
+                    // Its own end is long over: what follows is what is asked now.
+                    stopping.why = Why::Asked;
+                }
+                stopping.next = match (stopping.next, next) {
+                    // It was to stay down without the shutdown, and does if that is forgotten.
+                    (Next::Inactive(idle), Next::Inactive(Idle::ShuttingDown)) => Next::Inactive(idle),
+                    (
+                        Next::Inactive(_) | Next::Again | Next::Policy,
+                        Next::Inactive(_) | Next::Again | Next::Policy,
+                    ) => next,
+                };
                 self.state = State::Stopping(stopping);
             }
             State::Inactive(idle) => {

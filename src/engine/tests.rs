@@ -1,5 +1,9 @@
 //! Scripts: what is done for what is said, in the order of time.
 
+mod recorded;
+mod restored;
+mod restored_probes;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +193,27 @@ impl Script {
     fn events(&self, unit: &str) -> Vec<String> {
         let events = self.engine.events(Some(&name(unit)), 0);
         events.iter().map(|event| format!("{} {} x{}", event.reason, event.message, event.count)).collect()
+    }
+}
+
+/// What is left of an engine that was killed, as JSON.
+fn saved(engine: &Engine) -> Saved<'static> {
+    serde_json::from_str(&serde_json::to_string(&engine.state()).unwrap()).unwrap()
+}
+
+impl Script {
+    /// uphold is killed, and one that is started later has taken over. `same`: it became that by an exec.
+    fn killed(&mut self, same: bool, units: Vec<Unit>) -> &mut Script {
+        self.killed_with(Settings::default(), same, units)
+    }
+
+    fn killed_with(&mut self, settings: Settings, same: bool, units: Vec<Unit>) -> &mut Script {
+        self.engine = Engine::restored(settings, saved(&self.engine), self.time(), same);
+        self.input(Input::Load { plan: plan(units), update: false, ticket: None });
+        let mut effects = Vec::new();
+        self.engine.resume(self.time(), &mut effects);
+        self.done.extend(effects.iter().filter_map(told));
+        self
     }
 }
 
@@ -515,6 +540,23 @@ fn a_crash_of_what_it_requires_does_not_touch_a_unit_but_its_stop_does() {
     script.dies("db", 0).did(&["answer 1: db Ok: stopped"]);
     assert_eq!(script.why("web"), "DependencyFailed: waits for db: stopped by the operator");
     script.command(Verb::Start, &["db"]).did(&["spawn db"]).spawned("db").did(&["spawn web"]);
+}
+
+#[test]
+fn what_cannot_be_killed_and_lost_what_it_requires_holds_nobody_up() {
+    let requires = |text: &str, other: &str| unit(text, |unit| unit.requires = vec![name(other)]);
+    let mut script = Script::new(vec![plain("db"), requires("app", "db"), requires("web", "app")]);
+    script.spawned("db").spawned("app").spawned("web");
+    // It crashes, and what it leaves survives SIGKILL; its dependent runs on.
+    script.exited("app", Exit::Code(1)).left("app", &[7]).until(60_000);
+    script.left("app", &[7]);
+    assert_eq!(script.view("app").reason.as_deref(), Some("Unkillable"));
+    assert_eq!(script.state("web"), "running");
+    let began = ["spawn db", "spawn app", "spawn web", "terminate app", "kill app", "survey app"];
+    script.did(&began);
+    // What it requires is stopped: first goes who requires it, then that.
+    script.command(Verb::Stop, &["db"]).did(&["SIGTERM web"]);
+    script.dies("web", 0).did(&["SIGTERM db"]);
 }
 
 #[test]

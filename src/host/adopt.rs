@@ -17,6 +17,8 @@ use super::runs::{FoundBy, Living, Main};
 use super::slots::Record;
 use super::store::{Part, Stored};
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
+use nix::errno::Errno;
+
 use crate::engine::{Exit, Run, SoFar, Taken};
 use crate::unit::Signal;
 
@@ -24,17 +26,80 @@ use crate::unit::Signal;
 const REAPED: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often is looked whether a process lives that nothing tells of.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of a main process.
 enum Found {
     /// It lives, or is a zombie that this uphold reaps.
     Child,
     /// It lives, and somebody else reaps it.
-    Other(OwnedFd),
-    /// The same, and the service manager has kept this since it was started.
-    Kept(OwnedFd),
+    Other(Other),
+    /// The same, and the service manager has kept its pidfd since it was started.
+    Kept(Other),
     /// It is gone.
     Ended(Exit),
+}
+
+/// A process that is no child of uphold, and is not taken for another one of its pid.
+#[derive(Debug)]
+pub(super) struct Other {
+    pid: i32,
+    /// Field 22 of /proc/PID/stat.
+    start: u64,
+    /// `None`: a kernel before 5.3, or too many open files. It is then looked at now and then.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Other {
+    /// The pidfd comes first: what is compared afterwards is the process that it holds. `None`: it is gone, or
+    /// never was what is looked for.
+    fn find(pid: i32, is_it: impl FnOnce(u64) -> bool) -> Option<Other> {
+        let pidfd = match sys::pidfd_open(pid) {
+            Ok(pidfd) => Some(pidfd),
+            Err(Errno::ESRCH) => return None,
+            Err(_) => None,
+        };
+        let start = kin::started(pid);
+        is_it(start).then_some(Other { pid, start, pidfd })
+    }
+
+    pub(super) fn lives(&self) -> bool {
+        match &self.pidfd {
+            Some(pidfd) => sys::pidfd_lives(pidfd),
+            None => kin::proc(self.pid)
+                .map_or(true, |found| found.is_some_and(|found| found.start == self.start && !found.zombie)),
+        }
+    }
+
+    pub(super) fn strike(&self, signal: Signal) {
+        match &self.pidfd {
+            Some(pidfd) => drop(sys::pidfd_kill(pidfd, signal)),
+            None if self.lives() => drop(sys::kill(self.pid, signal)),
+            None => {}
+        }
+    }
+
+    /// Waits for its end: how it was, if the kernel tells.
+    async fn ended(self) -> Exit {
+        let waited = self.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+        if let Some(Ok(ended)) = waited.map(sys::readable) {
+            drop(ended.readable().await);
+        }
+        while self.lives() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        let Some(pidfd) = &self.pidfd else { return Exit::Unknown };
+        let mut left = REAPED;
+        loop {
+            match sys::pidfd_exit(pidfd) {
+                Some(exit) => return exit,
+                None if left.is_zero() => return Exit::Unknown,
+                None => tokio::time::sleep(LOOK).await,
+            }
+            left = left.saturating_sub(LOOK);
+        }
+    }
 }
 
 impl Host {
@@ -63,7 +128,7 @@ impl Host {
         let output = self.reopen(&order, &stem, stored);
         let process = || match &found {
             Found::Child => sys::pidfd_open(pid).ok(),
-            Found::Other(pidfd) => pidfd.try_clone().ok(),
+            Found::Other(other) => other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
             Found::Kept(_) | Found::Ended(_) => None,
         };
         let deposits = self.deposits(run, process, &output);
@@ -89,9 +154,9 @@ impl Host {
         };
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
-            Found::Other(pidfd) | Found::Kept(pidfd) => {
-                let watch = self.watch_end(&key, &pidfd);
-                (Main::Other(pidfd), true, watch)
+            Found::Other(other) | Found::Kept(other) => {
+                self.watch_end(&key, &other);
+                (Main::Other(other), true, None)
             }
             Found::Ended(exit) => (Main::Child, so_far != SoFar::Ended, Some(exit)),
         };
@@ -119,7 +184,7 @@ impl Host {
 
     /// After all runs were taken over, which are these: probes of before are ended, what else was recorded is
     /// forgotten, and what has ended meanwhile is heard of.
-    pub fn adopted(&mut self, wanted: &HashSet<Run>) {
+    pub fn adopted(&mut self, wanted: &HashSet<Run>, stored: &mut Stored) {
         for run in self.slots.runs() {
             let Some(record) = self.slots.get(run).map(|slot| slot.record()) else { continue };
             if run.0 & PROBES != 0 {
@@ -130,7 +195,25 @@ impl Host {
                 self.slots.release(run);
             }
         }
+        self.resume_leftovers(wanted, stored);
         self.reap();
+    }
+
+    /// Output of runs that were over, but not read to its end.
+    fn resume_leftovers(&self, wanted: &HashSet<Run>, stored: &mut Stored) {
+        let Some(dir) = self.settings.private.as_deref() else { return };
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let Some((instance, run, stream)) = file.to_str().and_then(fifo::named) else { continue };
+            if wanted.contains(&run) {
+                continue;
+            }
+            let kept = stored.take(run, Part::of(stream));
+            if let Ok(Some(captured)) = fifo::existing(dir, &stem(&instance, run), stream, kept) {
+                let (output, deposits) = (vec![captured], Vec::new());
+                self.say(News::Resumed { instance, run, output, deposits });
+            }
+        }
     }
 
     fn say_over(&mut self, (instance, run): Key, so_far: SoFar) {
@@ -148,49 +231,40 @@ impl Host {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
-        let same = |start: u64| {
-            if record.start != 0 {
-                return record.start == start;
-            }
-            leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
-                || is_marked(record.pid, &marker(order, &self.settings.token))
-        };
         if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
             return Found::Child;
         }
         match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
-            Some((Some(pid), pidfd)) if pid == record.pid => return Found::Kept(pidfd),
+            Some((Some(pid), pidfd)) if pid == record.pid => {
+                return Found::Kept(Other { pid, start: record.start, pidfd: Some(pidfd) });
+            }
             // It was reaped.
             Some((Some(-1), pidfd)) => {
                 return Found::Ended(sys::pidfd_exit(&pidfd).unwrap_or(Exit::Unknown));
             }
             Some((Some(_) | None, _)) | None => {}
         }
-        // The pidfd first: what it is compared with afterwards is the process that it holds.
-        match sys::pidfd_open(record.pid) {
-            Ok(pidfd) if same(kin::started(record.pid)) => Found::Other(pidfd),
-            Ok(_) | Err(_) => Found::Ended(Exit::Unknown),
-        }
+        let is_it = |start: u64| match record.start {
+            // uphold was killed before it could look.
+            0 => {
+                leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
+                    || is_marked(record.pid, &marker(order, &self.settings.token))
+            }
+            known => known == start,
+        };
+        Other::find(record.pid, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
     }
 
-    /// Waits for the end of a process that is no child. An exit: that cannot be waited for.
-    fn watch_end(&self, key: &Key, pidfd: &OwnedFd) -> Option<Exit> {
-        let again = pidfd.try_clone().and_then(sys::readable);
+    /// Hears of the end of a process that is no child.
+    fn watch_end(&self, key: &Key, other: &Other) {
+        let pidfd = other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+        let other = Other { pid: other.pid, start: other.start, pidfd };
         let (wakes, key) = (self.wakes.clone(), key.clone());
-        let Ok(ended) = again else { return Some(Exit::Unknown) };
         tokio::spawn(async move {
-            drop(ended.readable().await);
-            let mut exit = sys::pidfd_exit(ended.get_ref());
-            let mut waited = Duration::ZERO;
-            while exit.is_none() && waited < REAPED {
-                tokio::time::sleep(LOOK).await;
-                waited += LOOK;
-                exit = sys::pidfd_exit(ended.get_ref());
-            }
+            let exit = other.ended().await;
             // Nobody listens only when the host is gone.
-            let _ = wakes.send(Wake::Ended(key, exit.unwrap_or(Exit::Unknown)));
+            let _ = wakes.send(Wake::Ended(key, exit));
         });
-        None
     }
 
     /// The streams of a run, read on from where the uphold before was.
@@ -219,10 +293,8 @@ fn end_stray(record: &Record) {
     if record.pid == 0 || record.start == 0 || record.exit.is_some() {
         return;
     }
-    if let Ok(pidfd) = sys::pidfd_open(record.pid)
-        && kin::started(record.pid) == record.start
-        && sys::pidfd_lives(&pidfd)
-    {
+    // It leads its group, which has its number for as long as it lives.
+    if Other::find(record.pid, |start| start == record.start).is_some_and(|other| other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
     }
 }

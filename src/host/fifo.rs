@@ -13,6 +13,8 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
 use nix::unistd::{Gid, Uid, mkfifo, pipe2};
 
 use super::{Captured, Stream};
+use crate::engine::Run;
+use crate::unit::Name;
 
 /// Both ends of a stream.
 #[derive(Debug)]
@@ -76,6 +78,17 @@ fn is_same(one: &impl AsFd, other: &impl AsFd) -> bool {
     let id = |file: BorrowedFd<'_>| fstat(file).ok().map(|found| (found.st_dev, found.st_ino));
     let one = id(one.as_fd());
     one.is_some() && one == id(other.as_fd())
+}
+
+/// Whose output a file in the private directory is, by its name; `None`: nobody's.
+pub(super) fn named(file: &str) -> Option<(Name, Run, Stream)> {
+    let (stem, stream) = match file.rsplit_once('.')? {
+        (stem, "out") => (stem, Stream::Stdout),
+        (stem, "err") => (stem, Stream::Stderr),
+        (_, _) => return None,
+    };
+    let (name, run) = stem.rsplit_once('.')?;
+    Some((Name::new(name).ok()?, Run(run.parse().ok()?), stream))
 }
 
 fn path(dir: &Path, stem: &str, stream: Stream) -> PathBuf {

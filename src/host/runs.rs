@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::adopt::Other;
 use super::cgroup::Leaf;
 use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
@@ -46,7 +46,7 @@ pub(super) enum Main {
     /// Reaped by this thread alone, so its pid is its own until then.
     Child,
     /// A child of an uphold that is dead. Somebody else reaps it: it is known by this.
-    Other(OwnedFd),
+    Other(Other),
 }
 
 /// How a run's processes are known.
@@ -72,9 +72,9 @@ impl Living {
         match (&self.main, to) {
             (Main::Child, Scope::Main) => drop(sys::kill(self.pid, signal)),
             (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
-            (Main::Other(pidfd), Scope::Main) => drop(sys::pidfd_kill(pidfd, signal)),
+            (Main::Other(other), Scope::Main) => other.strike(signal),
             // Its group has its number for as long as it lives.
-            (Main::Other(pidfd), Scope::Group) if sys::pidfd_lives(pidfd) => {
+            (Main::Other(other), Scope::Group) if other.lives() => {
                 let _ = sys::kill(-self.pid, signal);
             }
             (Main::Other(_), Scope::Group) => {}

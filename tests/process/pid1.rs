@@ -86,6 +86,34 @@ fn signals_go_to_command_and_do_nothing_else() {
     assert_eq!(uphold.stdout(), "on\nusr1\nhup\nterm\n");
 }
 
+#[test]
+fn signals_that_report_a_fault_go_to_command_too_when_somebody_sends_them() {
+    if !namespace() {
+        return;
+    }
+    let signals = [
+        Signal::SIGILL,
+        Signal::SIGTRAP,
+        Signal::SIGABRT,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGSEGV,
+        Signal::SIGSYS,
+    ];
+    let script = "for s in ILL TRAP ABRT BUS FPE SEGV SYS; do trap \"echo SIG$s\" $s; done; trap 'exit 9' TERM; \
+        echo on; while :; do sleep 0.02; done";
+    let mut uphold = init(&["init", "--", "sh", "-c", script]).start_blind();
+    uphold.eventually("it runs", |uphold| uphold.stdout() == "on\n");
+    let inner = nix::unistd::Pid::from_raw(inner_pid(uphold.pid()));
+    for signal in signals {
+        nix::sys::signal::kill(inner, signal).unwrap();
+        let line = format!("{}\n", signal.as_str());
+        uphold.eventually("it came", |uphold| uphold.stdout().ends_with(&line));
+    }
+    nix::sys::signal::kill(inner, Signal::SIGTERM).unwrap();
+    assert_eq!(uphold.exit().code(), Some(9));
+}
+
 /// The only child of unshare.
 fn inner_pid(outer: i32) -> i32 {
     let children = std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();

@@ -25,6 +25,25 @@ pub enum News {
     Surveyed(Name, Run),
     /// An attempt of a probe, by its number.
     Probed(Name, Run, ProbeKind, u64),
+    /// Taken over: the start of this one had not been heard of.
+    Found(Name, Run),
+    /// Taken over: it ended while nobody looked.
+    FoundDead(Name, Run, Exit),
+}
+
+impl News {
+    /// Whether it comes about without uphold.
+    pub fn is_physical(&self) -> bool {
+        match self {
+            News::Dies(..) | News::LeftDies(..) => true,
+            News::Spawn(..)
+            | News::Looked(..)
+            | News::Surveyed(..)
+            | News::Probed(..)
+            | News::Found(..)
+            | News::FoundDead(..) => false,
+        }
+    }
 }
 
 /// One run.
@@ -34,6 +53,8 @@ pub struct Process {
     pub run: Run,
     /// As what.
     pub unit: Arc<Unit>,
+    /// Its exec succeeded.
+    pub(super) begun: bool,
     /// Its exec succeeded, and that was said.
     pub born: bool,
     /// Its main process lives.
@@ -48,16 +69,22 @@ pub struct Process {
     mortal: Option<Duration>,
     /// A signal that ends what obeys was sent.
     told: bool,
+    /// The signal of a stop was sent.
+    stopped: bool,
+    /// How its main process ended.
+    pub(super) exit: Option<Exit>,
     /// So many attempts of probes in a hundred fail.
     sick: u64,
     /// The attempts in flight.
-    probes: BTreeMap<ProbeKind, u64>,
+    pub(super) probes: BTreeMap<ProbeKind, u64>,
 }
 
 /// All runs that are not over.
 #[derive(Default)]
 pub struct Host {
-    processes: BTreeMap<Name, Process>,
+    pub(super) processes: BTreeMap<Name, Process>,
+    /// The last of each instance that are over: who has heard of it may forget it.
+    pub(super) over: BTreeMap<Name, Process>,
     attempts: u64,
 }
 
@@ -75,7 +102,7 @@ impl Host {
         self.processes.get(name)
     }
 
-    fn of(&mut self, name: &Name, run: Run) -> Option<&mut Process> {
+    pub(super) fn of(&mut self, name: &Name, run: Run) -> Option<&mut Process> {
         self.processes.get_mut(name).filter(|process| process.run == run)
     }
 
@@ -100,10 +127,13 @@ impl Host {
                 let slow = if dice.percent(3) { 40_000 } else { 50 };
                 soon(Duration::from_millis(slow), dice, News::Spawn(instance.clone(), *run));
             }
-            Effect::Signal { instance, run, signal, .. } => {
+            Effect::Signal { instance, run, signal, cont, .. } => {
                 let Some(process) = self.of(instance, *run) else { return Ok(()) };
                 if !process.born || process.exited {
                     return Err(format!("{instance} gets {} and has no main process", signal.name()));
+                }
+                if *cont && std::mem::replace(&mut process.stopped, true) {
+                    return Ok(());
                 }
                 let lethal = *signal == Signal::KILL;
                 let goes = if lethal { process.mortal } else { process.polite };
@@ -122,8 +152,8 @@ impl Host {
             }
             Effect::Kill { instance, run, main_only } => {
                 let Some(process) = self.of(instance, *run) else { return Ok(()) };
-                process.told |= process.born;
-                if let Some(within) = process.mortal.filter(|_| process.born) {
+                process.told |= process.begun;
+                if let Some(within) = process.mortal.filter(|_| process.begun) {
                     soon(within, dice, News::Dies(instance.clone(), *run, killed(), false));
                     if !main_only {
                         soon(within, dice, News::LeftDies(instance.clone(), *run));
@@ -180,21 +210,25 @@ impl Host {
                 if by_itself && calm && process.unit.kind == Kind::Simple {
                     return Vec::new();
                 }
-                process.alive = false;
-                process.exited = true;
-                let exited = Input::Exited { instance: instance.clone(), run, exit };
-                if process.unit.stop.leave {
-                    self.processes.remove(&instance);
-                    return vec![exited, Input::Emptied { instance, run }];
+                if !process.born {
+                    // It was found, and that is said first.
+                    agenda.add(now, Happening::Host(News::Dies(instance, run, exit, by_itself)));
+                    return Vec::new();
                 }
-                let at = now + nanos(dice.wait(Duration::from_millis(100)));
-                agenda.add(at, Happening::Host(News::Looked(instance, run)));
-                vec![exited]
+                process.alive = false;
+                process.exit = Some(exit);
+                self.exits(instance, run, exit, now, dice, agenda)
             }
+            News::Found(instance, run) => {
+                let Some(process) = self.of(&instance, run) else { return Vec::new() };
+                process.born = true;
+                vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+            }
+            News::FoundDead(instance, run, exit) => self.exits(instance, run, exit, now, dice, agenda),
             News::Looked(instance, run) => {
                 let Some(process) = self.of(&instance, run) else { return Vec::new() };
                 if process.left == 0 {
-                    self.processes.remove(&instance);
+                    self.bury(&instance);
                     return vec![Input::Emptied { instance, run }];
                 }
                 vec![Input::Left { instance, run, pids: (1000..1000 + process.left).collect() }]
@@ -205,7 +239,7 @@ impl Host {
                 };
                 process.left = 0;
                 if process.exited {
-                    self.processes.remove(&instance);
+                    self.bury(&instance);
                     return vec![Input::Emptied { instance, run }];
                 }
                 Vec::new()
@@ -253,8 +287,24 @@ impl Host {
                 failure: SpawnFailure { stage, message, passing, code },
             }];
         }
+        self.begin(&instance, run, now, calm, dice, agenda);
         let Some(process) = self.of(&instance, run) else { return Vec::new() };
         process.born = true;
+        vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+    }
+
+    /// The exec succeeds, and nobody knows yet.
+    pub(super) fn begin(
+        &mut self,
+        instance: &Name,
+        run: Run,
+        now: u64,
+        calm: bool,
+        dice: &mut Dice,
+        agenda: &mut Agenda,
+    ) {
+        let Some(process) = self.of(instance, run) else { return };
+        process.begun = true;
         process.alive = true;
         let lives = if process.unit.kind == Kind::Oneshot { 20 } else { *dice.pick(&[1, 30, 300, 3000]) };
         if process.unit.kind == Kind::Oneshot || !calm {
@@ -262,7 +312,34 @@ impl Host {
             let at = now + nanos(dice.wait(Duration::from_secs(lives)));
             agenda.add(at, Happening::Host(News::Dies(instance.clone(), run, exit, true)));
         }
-        vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+    }
+
+    /// What is said of the end of a main process.
+    fn exits(
+        &mut self,
+        instance: Name,
+        run: Run,
+        exit: Exit,
+        now: u64,
+        dice: &mut Dice,
+        agenda: &mut Agenda,
+    ) -> Vec<Input> {
+        let Some(process) = self.of(&instance, run) else { return Vec::new() };
+        process.exited = true;
+        let exited = Input::Exited { instance: instance.clone(), run, exit };
+        if process.unit.stop.leave {
+            self.bury(&instance);
+            return vec![exited, Input::Emptied { instance, run }];
+        }
+        let at = now + nanos(dice.wait(Duration::from_millis(100)));
+        agenda.add(at, Happening::Host(News::Looked(instance, run)));
+        vec![exited]
+    }
+
+    fn bury(&mut self, instance: &Name) {
+        if let Some(process) = self.processes.remove(instance) {
+            self.over.insert(instance.clone(), process);
+        }
     }
 
     /// From now on everything obeys.
@@ -282,12 +359,13 @@ impl Host {
 }
 
 impl Process {
-    fn roll(run: Run, unit: &Arc<Unit>, calm: bool, dice: &mut Dice) -> Process {
+    pub(super) fn roll(run: Run, unit: &Arc<Unit>, calm: bool, dice: &mut Dice) -> Process {
         let wild = !calm;
         let seconds = *dice.pick(&[0, 0, 1, 10]);
         Process {
             run,
             unit: unit.clone(),
+            begun: false,
             born: false,
             alive: false,
             left: if wild && dice.percent(20) { 1 + u32::try_from(dice.below(3)).unwrap() } else { 0 },
@@ -295,6 +373,8 @@ impl Process {
             polite: (!wild || dice.percent(80)).then(|| Duration::from_millis(10 + 1000 * seconds)),
             mortal: (!wild || dice.percent(97)).then(|| Duration::from_millis(10)),
             told: false,
+            stopped: false,
+            exit: None,
             sick: if wild { *dice.pick(&[0, 0, 10, 60, 100]) } else { 0 },
             probes: BTreeMap::new(),
         }

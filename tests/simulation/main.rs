@@ -1,14 +1,18 @@
 //! The engine against a world that goes wrong: seeded random units, a fake host that obeys, two clocks that
-//! are numbers, operators, reloads and shutdowns; the rules that never bend (DESIGN section 8) are looked at
-//! after every input.
+//! are numbers, operators, reloads, shutdowns and deaths of uphold; the rules that never bend (DESIGN section
+//! 8) are looked at after every input.
 //!
 //! `UPHOLD_SIM_SECONDS` says how long it runs (3 without it) and, where it is set, begins at a seed of its
 //! own; `UPHOLD_SIM_SEED` replays one seed and tells its story.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod adopt;
+mod death;
 mod host;
 mod rules;
+mod same;
+mod units;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uphold::engine::{
-    Answer, DoneResult, Effect, Endpoints, Engine, EventKind, Facts, Goal, Input, LastExit, Run, Settings,
-    StateName, Ticket, Time, Verb, View, Wanted,
+    Answer, DoneResult, Effect, Endpoints, Engine, Event, EventKind, Facts, Goal, Input, LastExit, Run,
+    Settings, StateName, Ticket, Time, Verb, View, Wanted,
 };
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
 use super::host::Host;
 
 /// What the engine itself adds to a stop: SIGKILL's time and the survey's, and a second for the simulation.
-const KILL: u64 = 12_000_000_000;
+pub(super) const KILL: u64 = 12_000_000_000;
+/// The longest time that a random unit's stop may take.
+const LONGEST_STOP: Duration = Duration::from_secs(20);
 /// So many ticks may fall on one moment.
 const TICKS: u32 = 64;
 /// How often everything is looked at.
 const SWEEP: u64 = 40;
 
 /// A request that was not answered yet.
-struct Open {
+pub(super) struct Open {
     verb: Option<Verb>,
     wait: bool,
     until: Option<u64>,
@@ -34,9 +36,9 @@ struct Row {
 }
 
 /// How a stop of a run has to go on.
-struct Bound {
+pub(super) struct Bound {
     run: Run,
-    until: u64,
+    pub(super) until: u64,
     killed: bool,
 }
 
@@ -45,24 +47,31 @@ struct Bound {
 pub struct Rules {
     slack: u64,
     last_run: u64,
-    open: BTreeMap<Ticket, Open>,
+    last_seq: u64,
+    /// How many runs of each instance were ordered.
+    ordered: BTreeMap<Name, u64>,
+    /// What was decided before the death of an uphold is said once more.
+    pub(super) resuming: bool,
+    pub(super) open: BTreeMap<Ticket, Open>,
     answered: BTreeSet<Ticket>,
     rows: BTreeMap<(Name, ProbeKind), Row>,
-    bounds: BTreeMap<Name, Bound>,
+    pub(super) bounds: BTreeMap<Name, Bound>,
     /// Who was seen in which state.
     seen: BTreeMap<Name, StateName>,
     /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
     before: (Vec<LastExit>, Option<u32>),
     /// What proxies were told.
-    offered: BTreeMap<Name, Endpoints>,
+    pub(super) offered: BTreeMap<Name, Endpoints>,
+    /// What they were told by the uphold before.
+    pub(super) inherited: BTreeMap<Name, Endpoints>,
     ticks: (u64, u32),
     steps: u64,
     /// A shutdown may have begun.
-    shutdown: bool,
+    pub(super) shutdown: bool,
     /// Order does not count any more.
-    forced: bool,
+    pub(super) forced: bool,
     cap: Option<Duration>,
-    command: Option<Name>,
+    pub(super) command: Option<Name>,
     command_bound: bool,
     loads: u32,
     exits: u32,
@@ -72,7 +81,7 @@ fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap()
 }
 
-fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
+pub(super) fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
     engine.view(now, name, Facts::default())
 }
 
@@ -96,6 +105,7 @@ macro_rules! hold {
         }
     };
 }
+pub(super) use hold;
 
 impl Rules {
     /// A world begins.
@@ -191,6 +201,7 @@ impl Rules {
             Effect::Spawn { instance, run, unit } => {
                 hold!(run.0 > self.last_run, "{instance} is started as run {run}, a number of before");
                 self.last_run = run.0;
+                *self.ordered.entry(instance.clone()).or_default() += 1;
                 hold!(engine.run(instance) == Some(*run), "run {run} of {instance} is not on record");
                 hold!(!engine.shutting_down(), "{instance} is started in a shutdown");
                 hold!(unit.kind != Kind::Group, "{instance} is a group, and started");
@@ -206,11 +217,15 @@ impl Rules {
                 self.bounds.remove(instance);
             }
             Effect::Signal { instance, run, cont: true, .. } => {
-                self.in_order(now, engine, host, instance)?;
+                if !self.resuming {
+                    self.in_order(now, engine, host, instance)?;
+                }
                 let unit = engine.unit(instance).ok_or("a signal for nobody")?;
                 let probes = [ProbeKind::Liveness, ProbeKind::Startup];
                 let by_probe = probes.iter().filter_map(|kind| unit.probe(*kind)?.stop_timeout).max();
-                let limit = unit.stop.timeout.max(by_probe.unwrap_or_default());
+                // What is said once more was decided by the unit of that time.
+                let earlier = if self.resuming { LONGEST_STOP } else { Duration::ZERO };
+                let limit = unit.stop.timeout.max(by_probe.unwrap_or_default()).max(earlier);
                 if self.command.as_ref() != Some(instance) {
                     let until = now.mono.0 + nanos(limit) + self.slack;
                     self.bounds.insert(instance.clone(), Bound { run: *run, until, killed: false });
@@ -220,14 +235,10 @@ impl Rules {
                 let until = now.mono.0 + KILL + self.slack;
                 self.bounds.insert(instance.clone(), Bound { run: *run, until, killed: true });
             }
-            Effect::Event(event) if event.kind == EventKind::Normal && event.reason == "Killing" => {
-                for (kind, word) in [(ProbeKind::Liveness, "liveness"), (ProbeKind::Startup, "startup")] {
-                    if event.message.contains(&format!("failed {word} probe")) {
-                        let row = self.rows.get(&(event.unit.clone(), kind));
-                        let enough = row.is_some_and(|row| row.count >= row.threshold);
-                        hold!(enough, "{} is killed below the {word} probe's threshold", event.unit);
-                    }
-                }
+            Effect::Event(event) => {
+                hold!(event.seq > self.last_seq, "event {} comes after {}", event.seq, self.last_seq);
+                self.last_seq = event.seq;
+                self.killing(event)?;
             }
             Effect::Endpoints { instance, endpoints } => {
                 let before = match endpoints {
@@ -235,8 +246,18 @@ impl Rules {
                     None => self.offered.remove(instance),
                 };
                 hold!(before.as_ref() != endpoints.as_deref(), "the endpoints of {instance} are told again");
+                if let (Some(old), Some(new)) = (self.inherited.remove(instance), endpoints) {
+                    let facts = |offer: &Endpoints| (offer.ready, offer.serving, offer.terminating);
+                    // What is on record is exact to the millisecond.
+                    let kept = old.since.to_string() == new.since.to_string();
+                    hold!(kept || facts(&old) != facts(new), "{instance} was {old:?} and is {new:?}");
+                }
             }
-            Effect::Forget { instance } => drop(self.offered.remove(instance)),
+            Effect::Forget { instance } => {
+                self.offered.remove(instance);
+                self.inherited.remove(instance);
+                self.ordered.remove(instance);
+            }
             Effect::Answer { ticket, answer } => self.answered(now, *ticket, answer, engine, host)?,
             Effect::Exit(_) => {
                 self.exits += 1;
@@ -254,10 +275,47 @@ impl Rules {
             | Effect::Survey { .. }
             | Effect::Probe { .. }
             | Effect::CancelProbe { .. }
-            | Effect::Applied { .. }
-            | Effect::Event(_) => {}
+            | Effect::Applied { .. } => {}
         }
         Ok(())
+    }
+
+    /// No probe kills below its threshold.
+    fn killing(&self, event: &Event) -> Result<(), String> {
+        if event.kind != EventKind::Normal || event.reason != "Killing" {
+            return Ok(());
+        }
+        for (kind, word) in [(ProbeKind::Liveness, "liveness"), (ProbeKind::Startup, "startup")] {
+            if event.message.contains(&format!("failed {word} probe")) {
+                let row = self.rows.get(&(event.unit.clone(), kind));
+                let enough = row.is_some_and(|row| row.count >= row.threshold);
+                hold!(enough, "{} is killed below the {word} probe's threshold", event.unit);
+            }
+        }
+        Ok(())
+    }
+
+    /// An effect was on record and was not carried out.
+    pub fn undone(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Spawn { instance, .. } => *self.ordered.entry(instance.clone()).or_default() += 1,
+            Effect::Forget { instance } => {
+                self.offered.remove(instance);
+                self.ordered.remove(instance);
+            }
+            Effect::Signal { .. }
+            | Effect::Terminate { .. }
+            | Effect::Kill { .. }
+            | Effect::Survey { .. }
+            | Effect::Probe { .. }
+            | Effect::CancelProbe { .. }
+            | Effect::Applied { .. }
+            | Effect::Endpoints { .. }
+            | Effect::Event(_)
+            | Effect::Answer { .. }
+            | Effect::Sweep(_)
+            | Effect::Exit(_) => {}
+        }
     }
 
     /// Nobody is told to stop before those that need it have stopped.
@@ -372,7 +430,11 @@ impl Rules {
             hold!(view.exits.len() <= 10, "{name} shows {} exits", view.exits.len());
         }
         for name in engine.plan().units().keys() {
-            hold!(engine.unit(name).is_some(), "{name} is in the plan and is nowhere");
+            // After a death in a shutdown the files are read, and nothing of them is applied.
+            hold!(
+                engine.shutting_down() || engine.unit(name).is_some(),
+                "{name} is in the plan and is nowhere"
+            );
         }
         for (ticket, open) in &self.open {
             let late = open.until.is_some_and(|until| now.mono.0 > until);
@@ -403,6 +465,10 @@ impl Rules {
         let service = view.kind == "simple";
         hold!(view.ready.is_some() == service, "{name} is {} and ready is {:?}", view.kind, view.ready);
         hold!(view.up || view.ready != Some(true), "{name} is ready and not up");
+        let ordered = self.ordered.get(name).copied().unwrap_or_default();
+        hold!(view.restarts <= ordered, "{name} was started {ordered} times and restarted {}", view.restarts);
+        let ends = engine.shutting_down() || view.reason.as_deref() != Some("ShuttingDown");
+        hold!(ends, "{name} is down for a shutdown that there is none of");
         let offered = self.offered.get(name);
         let started = service && engine.run(name).is_some();
         hold!(offered.is_some() == started, "{name} has run {:?} and offers {offered:?}", engine.run(name));

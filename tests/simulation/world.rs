@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use uphold::engine::{Effect, Engine, Goal, Input, Mono, Settings, Ticket, Time, Verb, Wall};
 use uphold::plan::Plan;
-use uphold::unit::{Check, Endpoint, ExitMatch, Kind, Loaded, Name, OnEnd, Policy, Probe, Set, Signal, Unit};
+use uphold::unit::{Kind, Loaded, Name, OnEnd, Policy, Set, Signal, Unit};
 
 use super::Dice;
+use super::death::{Blow, Journal};
 use super::host::{Host, News};
 use super::rules::Rules;
+use super::units::{roll_keys, shape};
 
 /// No world makes more steps.
 const STEPS: u64 = 400_000;
@@ -34,6 +36,8 @@ pub enum Happening {
     Forward,
     /// uphold is to end.
     Shutdown,
+    /// uphold is killed, and started again.
+    Killed,
     /// No child is left.
     Childless,
     /// From now on nothing goes wrong any more.
@@ -59,37 +63,63 @@ impl Agenda {
     fn first(&self) -> Option<u64> {
         self.items.keys().next().map(|(at, _)| *at)
     }
+
+    /// There is no uphold before `back`: what only it does is gone, what happens to it is put off, and what
+    /// happens to processes until then is this.
+    pub fn pause(&mut self, back: u64) -> Vec<News> {
+        let mut unseen = Vec::new();
+        for ((at, number), happening) in std::mem::take(&mut self.items) {
+            match happening {
+                Happening::Host(news) if !news.is_physical() => {}
+                Happening::Childless => {}
+                Happening::Host(news) if at <= back => unseen.push(news),
+                happening => {
+                    self.items.insert((at.max(back), number), happening);
+                }
+            }
+        }
+        unseen
+    }
 }
 
 /// A world.
 pub struct World {
-    dice: Dice,
-    engine: Engine,
-    host: Host,
-    rules: Rules,
-    agenda: Agenda,
+    pub(super) dice: Dice,
+    pub(super) engine: Engine,
+    pub(super) host: Host,
+    pub(super) rules: Rules,
+    pub(super) agenda: Agenda,
     /// CLOCK_MONOTONIC, nanoseconds.
-    now: u64,
+    pub(super) now: u64,
     /// What the wall clock is ahead by.
-    ahead: i128,
+    pub(super) ahead: i128,
     /// How late a timer may be.
-    lateness: Duration,
-    units: BTreeMap<Name, Unit>,
-    masked: BTreeSet<Name>,
-    command: Option<Name>,
+    pub(super) lateness: Duration,
+    pub(super) units: BTreeMap<Name, Unit>,
+    pub(super) masked: BTreeSet<Name>,
+    pub(super) command: Option<Name>,
     /// All names that there may be, each after those that it may wait for.
-    names: Vec<Name>,
-    tickets: u64,
-    calm_at: u64,
-    calm: bool,
-    over: bool,
-    told: bool,
+    pub(super) names: Vec<Name>,
+    pub(super) tickets: u64,
+    pub(super) calm_at: u64,
+    pub(super) calm: bool,
+    pub(super) over: bool,
+    pub(super) told: bool,
     /// What happens now is only that time passes and probes go on.
-    quiet: bool,
-    story: Vec<String>,
+    pub(super) quiet: bool,
+    pub(super) story: Vec<String>,
+    /// `None`: it is never killed.
+    pub(super) journal: Option<Journal>,
+    /// What is about to strike it.
+    pub(super) blow: Option<Blow>,
+    /// How often it was killed.
+    pub(super) deaths: u64,
+    /// What an engine is told once.
+    pub(super) settings: Settings,
 }
 
-fn secs(seconds: u64) -> Duration {
+/// So many.
+pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -126,6 +156,10 @@ impl World {
             told,
             quiet: false,
             story: Vec::new(),
+            journal: None,
+            blow: None,
+            deaths: 0,
+            settings: Settings::default(),
             dice,
         };
         for at in 0..usize::try_from(count).unwrap() {
@@ -154,6 +188,7 @@ impl World {
             settings.main = Some(last);
         }
         self.rules.begin(&settings, self.lateness);
+        self.settings = settings.clone();
         self.engine = Engine::new(settings);
         let at = |world: &mut World, within: u64, happening| {
             let at = world.dice.below(within);
@@ -170,6 +205,10 @@ impl World {
         }
         if self.dice.percent(40) {
             at(self, self.calm_at, Happening::Shutdown);
+        }
+        if self.dice.percent(50) {
+            self.journal = Some(Journal::default());
+            at(self, self.calm_at, Happening::Killed);
         }
         self.agenda.add(self.calm_at, Happening::Calm);
         self.agenda.add(self.calm_at + 900_000_000_000, Happening::End);
@@ -204,7 +243,7 @@ impl World {
         self.units.insert(unit.name.clone(), unit);
     }
 
-    fn plan(&self) -> Result<Arc<Plan>, String> {
+    pub(super) fn plan(&self) -> Result<Arc<Plan>, String> {
         let mut set = Set::default();
         for (name, unit) in &self.units {
             let mut loaded = Loaded::synthetic(unit.clone());
@@ -252,11 +291,11 @@ impl World {
         Err(format!("no end after {STEPS} steps, at {:?}", Duration::from_nanos(self.now)))
     }
 
-    fn time(&self) -> Time {
+    pub(super) fn time(&self) -> Time {
         Time { mono: Mono(self.now), wall: Wall::from_nanos(self.ahead + i128::from(self.now)) }
     }
 
-    fn tell(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
         // Long and well is no story.
         let dull = self.calm && self.quiet;
         if self.told && !dull {
@@ -264,7 +303,14 @@ impl World {
         }
     }
 
-    fn input(&mut self, input: Input) -> Result<(), String> {
+    pub(super) fn input(&mut self, input: Input) -> Result<(), String> {
+        if self.blow.is_some_and(|blow| blow.loses(&input)) {
+            self.tell(|| match &input {
+                Input::Load { .. } => "> lost: load".to_owned(),
+                input => format!("> lost: {input:?}"),
+            });
+            return self.killed();
+        }
         match &input {
             Input::Load { update, .. } => {
                 let units: Vec<String> = self.units.values().map(shape).collect();
@@ -279,38 +325,76 @@ impl World {
         self.rules.before(time, &input, &self.engine);
         let mut effects = Vec::new();
         self.engine.handle(time, input.clone(), &mut effects);
-        for effect in &effects {
-            self.quiet &= matches!(effect, Effect::Probe { .. });
-            match effect {
-                Effect::Spawn { instance, run, .. } => self.tell(|| format!("    < spawn {instance} {run}")),
-                Effect::Probe { instance, run, kind, .. } => {
-                    self.tell(|| format!("    < probe {instance} {run} {kind:?}"));
-                }
-                Effect::Event(event) => {
-                    self.tell(|| format!("    < event {} {}: {}", event.unit, event.reason, event.message));
-                }
-                Effect::Applied { instance, .. } => self.tell(|| format!("    < applied {instance}")),
-                effect => self.tell(|| format!("    < {effect:?}")),
-            }
-            self.rules.effect(time, effect, &self.engine, &self.host)?;
-            self.host.obey(effect, self.now, self.calm, &mut self.dice, &mut self.agenda)?;
-            match effect {
-                Effect::Exit(_) => self.over = true,
-                Effect::Sweep(signal) if *signal == Signal::KILL || self.dice.percent(50) => {
-                    let at = self.within(secs(15));
-                    self.agenda.add(at, Happening::Childless);
-                }
-                _ => {}
-            }
+        let deaths = self.deaths;
+        self.conclude(effects)?;
+        if self.deaths != deaths {
+            return Ok(());
         }
-        self.rules.after(time, &input, &self.engine, &self.host)
+        self.rules.after(self.time(), &input, &self.engine, &self.host)
+    }
+
+    /// Records what has changed and carries out the effects.
+    pub(super) fn conclude(&mut self, effects: Vec<Effect>) -> Result<(), String> {
+        if let Some(journal) = &mut self.journal {
+            journal.record(&mut self.engine)?;
+        }
+        // The end comes once a life, and is seldom hit by chance.
+        let ends = effects.iter().any(|effect| matches!(effect, Effect::Sweep(_) | Effect::Exit(_)));
+        if ends && self.journal.is_some() && self.dice.percent(30) {
+            self.blow = Some(Blow::Recorded { any: true });
+        }
+        let cut = self.blow.filter(|blow| blow.cuts(&effects));
+        let cut = cut.map(|_| usize::try_from(self.dice.below(effects.len() as u64 + 1)).unwrap());
+        let (done, undone) = effects.split_at(cut.unwrap_or(effects.len()));
+        for effect in done {
+            self.carry_out(effect)?;
+        }
+        if cut.is_none() || self.over {
+            return Ok(());
+        }
+        for effect in undone {
+            self.tell(|| format!("    < not done: {effect:.60?}"));
+            self.rules.undone(effect);
+        }
+        self.killed()
+    }
+
+    fn carry_out(&mut self, effect: &Effect) -> Result<(), String> {
+        let time = self.time();
+        self.quiet &= matches!(effect, Effect::Probe { .. });
+        match effect {
+            Effect::Spawn { instance, run, .. } => self.tell(|| format!("    < spawn {instance} {run}")),
+            Effect::Probe { instance, run, kind, .. } => {
+                self.tell(|| format!("    < probe {instance} {run} {kind:?}"));
+            }
+            Effect::Event(event) => {
+                self.tell(|| format!("    < event {} {}: {}", event.unit, event.reason, event.message));
+            }
+            Effect::Applied { instance, .. } => self.tell(|| format!("    < applied {instance}")),
+            effect => self.tell(|| format!("    < {effect:?}")),
+        }
+        self.rules.effect(time, effect, &self.engine, &self.host)?;
+        self.host.obey(effect, self.now, self.calm, &mut self.dice, &mut self.agenda)?;
+        match effect {
+            Effect::Exit(_) => self.over = true,
+            Effect::Sweep(signal) if *signal == Signal::KILL || self.dice.percent(50) => {
+                let at = self.within(secs(15));
+                self.agenda.add(at, Happening::Childless);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Host(news) => {
+                let deaths = self.deaths;
                 for input in self.host.happens(news, self.now, self.calm, &mut self.dice, &mut self.agenda) {
                     self.input(input)?;
+                    if self.deaths != deaths {
+                        break;
+                    }
                 }
                 Ok(())
             }
@@ -344,9 +428,16 @@ impl World {
                 }
                 self.input(Input::Shutdown)
             }
+            Happening::Killed if self.calm => Ok(()),
+            Happening::Killed => {
+                self.again(60, Happening::Killed);
+                self.strike()
+            }
             Happening::Childless => self.input(Input::Childless),
             Happening::Calm => {
                 self.calm = true;
+                // From here on it lives.
+                (self.blow, self.journal) = (None, None);
                 self.tell(|| "calm".to_owned());
                 self.host.calm(self.now, &mut self.agenda);
                 Ok(())
@@ -356,7 +447,7 @@ impl World {
     }
 
     /// Some time from now.
-    fn within(&mut self, length: Duration) -> u64 {
+    pub(super) fn within(&mut self, length: Duration) -> u64 {
         self.now + u64::try_from(self.dice.wait(length).as_nanos()).unwrap()
     }
 
@@ -433,61 +524,4 @@ impl World {
         self.tickets += 1;
         self.input(Input::Load { plan, update, ticket: Some(Ticket(self.tickets)) })
     }
-}
-
-/// The keys that do not say what a unit is.
-fn roll_keys(dice: &mut Dice, unit: &mut Unit) {
-    let restart = &mut unit.restart;
-    restart.policy = *dice.pick(&[Policy::Always, Policy::Always, Policy::OnFailure, Policy::Never]);
-    if unit.kind == Kind::Oneshot && restart.policy == Policy::Always {
-        restart.policy = Policy::OnFailure;
-    }
-    restart.delay = *dice.pick(&[Duration::ZERO, Duration::from_millis(100), secs(1), secs(20)]);
-    restart.factor = *dice.pick(&[1.0, 2.0, 10.0]);
-    restart.max_delay = *dice.pick(&[secs(1), secs(10), secs(30)]);
-    restart.jitter = *dice.pick(&[0.0, 0.1, 1.0]);
-    restart.reset_after = *dice.pick(&[Duration::ZERO, secs(1), secs(60)]);
-    restart.limit = *dice.pick(&[0, 0, 0, 1, 3]);
-    restart.except = dice.percent(10).then_some(ExitMatch::Code(3)).into_iter().collect();
-    unit.up_after = *dice.pick(&[Duration::ZERO, Duration::ZERO, secs(1), secs(5)]);
-    unit.start_timeout = *dice.pick(&[None, Some(secs(1)), Some(secs(90))]);
-    unit.stop.timeout = *dice.pick(&[Duration::ZERO, Duration::from_millis(300), secs(2), secs(20)]);
-    unit.stop.leave = dice.percent(8);
-    unit.on_end = OnEnd::None;
-    if dice.percent(3) && (restart.policy != Policy::Always || restart.limit > 0) {
-        unit.on_end = OnEnd::Shutdown;
-    }
-    let services = unit.kind == Kind::Simple;
-    for slot in [&mut unit.liveness, &mut unit.readiness, &mut unit.startup] {
-        *slot = (services && dice.percent(25)).then(|| Arc::new(roll_probe(dice)));
-    }
-}
-
-fn roll_probe(dice: &mut Dice) -> Probe {
-    let mut probe = Probe::new(Check::Tcp(Endpoint::Port { host: None, port: 80, port_name: None }));
-    probe.initial_delay = *dice.pick(&[Duration::ZERO, Duration::ZERO, secs(3)]);
-    probe.period = *dice.pick(&[Duration::from_millis(500), secs(1), secs(3), secs(10)]);
-    probe.timeout = *dice.pick(&[Duration::from_millis(10), secs(1), secs(4)]);
-    probe.success_threshold = *dice.pick(&[1, 1, 3]);
-    probe.failure_threshold = *dice.pick(&[1, 3, 5]);
-    probe.stop_timeout = dice.percent(30).then(|| dice.wait(secs(5)));
-    probe
-}
-
-/// A unit in a line.
-fn shape(unit: &Unit) -> String {
-    let (restart, stop) = (&unit.restart, &unit.stop);
-    format!(
-        "{} {:?}: requires {:?} wants {:?} after {:?}; {:?} limit {} on_end {:?}; stop {:?} leave {}",
-        unit.name,
-        unit.kind,
-        unit.requires,
-        unit.wants,
-        unit.after,
-        restart.policy,
-        restart.limit,
-        unit.on_end,
-        stop.timeout,
-        stop.leave
-    )
 }
