@@ -89,9 +89,12 @@ struct Daemon {
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
+    server: Arc<control::Server>,
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,
+    /// [`crate::api::Version::life`]
+    life: String,
     /// Where the state is handed over.
     private: Option<PathBuf>,
     /// It has crashed too often: no probes.
@@ -270,26 +273,13 @@ impl Daemon {
     fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
         let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
-        self.keep_no_more(before, &runs);
+        self.manager.go_on(before.same, before.stored.runs(), &runs);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
             failpoint::reach("adopting");
             self.host.adopt(taken, foreground, &mut before.stored);
         }
         self.host.adopted(&runs, &mut before.stored);
-    }
-
-    /// What the service manager keeps of runs that are over, and what it may keep twice, is taken from it.
-    fn keep_no_more(&mut self, before: &Inheritance, runs: &HashSet<Run>) {
-        if before.same {
-            // Nobody knows what of it has come to the manager. It is all given again.
-            self.manager.has(runs);
-            self.manager.forget(runs.iter().copied());
-        } else {
-            let stored = before.stored.runs();
-            self.manager.has(&stored);
-            self.manager.forget(stored.difference(runs).copied());
-        }
     }
 
     /// After the files were read: what was recorded and may not have been done is done.
@@ -370,8 +360,9 @@ impl Daemon {
         match news {
             News::Spawned { instance, run, pid, output, deposits } => {
                 self.manager.keep(run, deposits);
+                // First the start, then its lines: none is older than the run that wrote it.
+                self.handle(Input::Spawned { instance: instance.clone(), run, pid });
                 self.read_output(&instance, run, output, Begins::Anew);
-                self.handle(Input::Spawned { instance, run, pid });
             }
             News::Resumed { instance, run, output, deposits } => {
                 self.manager.keep(run, deposits);

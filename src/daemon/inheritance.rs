@@ -115,6 +115,11 @@ impl Inheritance {
         }
     }
 
+    /// What marks this line of upholds for everybody. Its token marks processes, and is nobody's business.
+    pub fn life(&self) -> String {
+        format!("{:08x}", crc32fast::hash(self.token.as_bytes()))
+    }
+
     /// The head of this uphold's own journal.
     pub fn head(&self, world: World, cgroups: Option<&Path>) -> Head {
         Head {

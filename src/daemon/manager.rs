@@ -69,9 +69,18 @@ impl Manager {
         self.say(Word::Alive);
     }
 
-    /// It may have kept something of these since an uphold before.
-    pub fn has(&mut self, runs: &HashSet<Run>) {
-        self.kept.extend(runs);
+    /// These `runs` are taken over, and of `stored` it has kept something: what is over is taken from it. In a
+    /// new image of the `same` process nobody knows what has come to it of all that the one before has said: it
+    /// is all taken from it, and what is kept on is given again.
+    pub fn go_on(&mut self, same: bool, stored: HashSet<Run>, runs: &HashSet<Run>) {
+        if same {
+            self.kept.extend(runs);
+            self.forget(runs.iter().copied());
+        } else {
+            let over: Vec<Run> = stored.difference(runs).copied().collect();
+            self.kept.extend(stored);
+            self.forget(over);
+        }
     }
 
     /// Gives it these of a run to keep. One that does not read keeps nothing.

@@ -20,8 +20,11 @@ use crate::unit::{Name, ProbeKind, Unit};
 
 /// How long the new binary may take to read the state.
 const TRIAL: Duration = Duration::from_secs(10);
-/// How long who asked is given to take the answer before the connection goes with the image.
-const ANSWER: Duration = Duration::from_millis(10);
+/// How long who has asked for something short may wait for the answer before the connection goes with the
+/// image.
+const ANSWERS: Duration = Duration::from_millis(200);
+/// How long nobody is let in where the exec does not come about and nothing says so.
+const KEPT_OUT: Duration = Duration::from_secs(5);
 
 /// An upgrade that is being tried.
 pub(super) struct Upgrade {
@@ -135,12 +138,15 @@ impl Daemon {
         if let Some(reply) = reply {
             send(reply, Reply::Accepted);
         }
-        let (inward, logs) = (self.inward.clone(), self.logs.clone());
+        let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
         self.upgrading = Some(Upgrade { path: path.clone(), reply: None });
         tokio::spawn(async move {
+            // From here on who comes waits for the new image.
+            server.hold(ANSWERS).await;
             logs.settle().await;
-            tokio::time::sleep(ANSWER).await;
             drop(inward.send(Inward::Execute(path)));
+            tokio::time::sleep(KEPT_OUT).await;
+            server.resume();
         });
     }
 
@@ -148,6 +154,7 @@ impl Daemon {
     pub(super) fn execute(&mut self, path: &Path) {
         self.upgrading = None;
         let error = host::execute(path);
+        self.server.resume();
         self.own_event(
             "UpgradeFailed",
             true,

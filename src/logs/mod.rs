@@ -16,6 +16,11 @@
 //! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
 //! - the count of the lines that a full disk has refused until then;
 //! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
+//!
+//! Who reads a log may have a position with each line (`position`): device, inode and offset of what stands
+//! behind it, for each stream, and a sum of that line, so that an inode that has become another file's is not
+//! taken for it. Given back, to this uphold or another, it is where the reading goes on: no line twice, and
+//! none left out but those whose file is gone, and then that is said.
 
 mod console;
 mod cursor;
@@ -26,6 +31,7 @@ mod kept;
 mod killed;
 mod lines;
 mod loss;
+mod position;
 mod pump;
 mod read;
 mod recover;
@@ -59,6 +65,8 @@ use read::Reader;
 use wait::Command;
 
 pub use journal::{Lasting, REGION, Region};
+
+pub use position::Position;
 
 /// Where logs go.
 #[derive(Debug, Clone)]
@@ -128,6 +136,30 @@ pub struct Query {
     pub until: Option<Wall>,
     /// Go on with what is written from now on.
     pub follow: bool,
+    /// Say with each line where it ends, so that who was cut off may go on there.
+    pub positions: bool,
+    /// Go on there; `lines` does not count then.
+    pub after: Option<Position>,
+}
+
+/// What comes of reading a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Item {
+    /// A line.
+    Line(Line),
+    /// Only where positions are wanted.
+    Here(Here),
+}
+
+/// Where the reader stands: once all is read that was there, if it follows; and at the beginning where
+/// something is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Here {
+    /// To be given back as it is.
+    pub position: String,
+    /// Lines after the position that was asked for may be missing: their file is gone.
+    pub gap: bool,
 }
 
 /// One line of a log, as `GET /v1/units/NAME/logs` gives it.
@@ -139,6 +171,9 @@ pub struct Line {
     pub stream: String,
     /// Its text; bytes that are no UTF-8 are replaced.
     pub line: String,
+    /// Behind it, to be given back as it is; only where positions are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 /// Lines that wait for who reads a log.
@@ -246,7 +281,7 @@ impl Logs {
     /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
     /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
     /// as read with the one before.
-    pub fn read(&self, query: Query) -> mpsc::Receiver<Line> {
+    pub fn read(&self, query: Query) -> mpsc::Receiver<Item> {
         let (lines, answer) = mpsc::channel(ANSWER);
         let (settings, shared, commands) =
             (self.settings.clone(), self.shared.clone(), self.commands.downgrade());

@@ -198,6 +198,21 @@ impl Uphold {
             .collect()
     }
 
+    /// The same over all its files, oldest first.
+    pub fn whole_log(&self, unit: &str) -> Vec<String> {
+        let path = |number: u32| match number {
+            0 => self.path(&format!("log/{unit}/stdout.log")),
+            number => self.path(&format!("log/{unit}/stdout.log.{number}")),
+        };
+        let last = (0..).find(|number| !path(*number).exists()).unwrap();
+        let texts = (0..last).rev().map(|number| fs::read_to_string(path(number)).unwrap());
+        texts
+            .collect::<String>()
+            .lines()
+            .map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
+            .collect()
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.path("run/control.sock")
     }
@@ -400,6 +415,15 @@ impl Lines {
             seen.push(line);
         }
         panic!("no line with `{text}`: {seen:#?}");
+    }
+
+    /// Waits for its end: what it still wrote, and its exit code.
+    pub fn rest(&mut self) -> (Vec<String>, Option<i32>) {
+        let mut rest = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            rest.push(line);
+        }
+        (rest, self.exit())
     }
 
     /// Waits for its end.

@@ -9,13 +9,13 @@ use crate::dsl::*;
 const SLEEP: &str = "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"10ms\"\n";
 
 /// An uphold that fails as the file says, which may be written at any time.
-fn fallible() -> Uphold {
+pub fn fallible() -> Uphold {
     let uphold = Uphold::new();
     let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
     uphold.under(&["env", &plan])
 }
 
-fn fail(uphold: &Uphold, line: &str) {
+pub fn fail(uphold: &Uphold, line: &str) {
     fs::write(uphold.path("fail"), format!("{line}\n")).unwrap();
 }
 
@@ -23,7 +23,7 @@ fn image(uphold: &Uphold) -> u64 {
     uphold.get("/v1/version").map_or(0, |version| version["image"].as_u64().unwrap())
 }
 
-fn until_image(uphold: &Uphold, image: u64) {
+pub fn until_image(uphold: &Uphold, image: u64) {
     uphold.eventually("the next image answers", |uphold| self::image(uphold) == image);
 }
 
@@ -42,6 +42,8 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
         uphold.until_own_event(text);
         assert_eq!((uphold.main_pid("web"), uphold.state("web").as_str()), (pid, "running"));
     }
+    let (code, out, err) = uphold.ctl(&["events", "uphold"]);
+    assert!(code == 0 && out.contains("Crashed") && !out.contains("Started process"), "{code} {out}{err}");
     // What is still its child is reaped with its status.
     uphold.kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1 && view["state"] == "running");

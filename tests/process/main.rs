@@ -16,6 +16,7 @@ mod goes_on;
 mod logs;
 mod messages;
 mod nginx;
+mod passes_over;
 mod pid1;
 mod probes;
 mod readers;
