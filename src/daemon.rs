@@ -45,6 +45,7 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use endpoints::Board;
 use files::{Files, Loading};
+use inheritance::Inheritance;
 use journal::Journal;
 use looks::Looks;
 use manager::Manager;
@@ -251,7 +252,7 @@ impl Daemon {
         self.recorded = recorded.is_ok();
         if self.recorded {
             for run in std::mem::take(&mut self.over) {
-                self.host.release(run);
+                self.release(run);
             }
         }
         for effect in effects {
@@ -269,21 +270,23 @@ impl Daemon {
     fn release(&mut self, run: Run) {
         if self.recorded {
             self.host.release(run);
+            self.manager.forget([run]);
         } else {
             self.over.push(run);
         }
     }
 
     /// Takes over what an uphold before has left, once the engine has its state.
-    fn take_over(&mut self) {
+    fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
-        let runs = taken.iter().map(|taken| taken.run).collect();
+        let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
+        self.manager.go_on(before.same, before.stored.runs(), &runs);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
             failpoint::reach("adopting");
-            self.host.adopt(taken, foreground);
+            self.host.adopt(taken, foreground, &mut before.stored);
         }
-        self.host.adopted(&runs);
+        self.host.adopted(&runs, &mut before.stored);
         failpoint::reach("adopted");
     }
 
@@ -363,12 +366,14 @@ impl Daemon {
 
     fn news(&mut self, news: News) {
         match news {
-            News::Spawned { instance, run, pid, output } => {
+            News::Spawned { instance, run, pid, output, deposits } => {
+                self.manager.keep(run, deposits);
                 // First the start, then its lines: none is older than the run that wrote it.
                 self.handle(Input::Spawned { instance: instance.clone(), run, pid });
                 self.read_output(&instance, run, output, Begins::Anew);
             }
-            News::Resumed { instance, run, output } => {
+            News::Resumed { instance, run, output, deposits } => {
+                self.manager.keep(run, deposits);
                 let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
                 self.read_output(&instance, run, output, begins);
             }
@@ -411,7 +416,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
-                begins,
+                begins: if captured.kept { Begins::Seamlessly } else { begins },
             });
         }
     }

@@ -8,7 +8,7 @@ use super::journal::{self, Before, Head, STATE_VERSION};
 use super::places::Places;
 use crate::engine::Saved;
 use crate::failpoint;
-use crate::host::{self, Crashes, Inherited, Lock, LockError, World};
+use crate::host::{self, Crashes, Inherited, Lock, LockError, Stored, World};
 
 /// Found once the runtime directory is locked.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Inheritance {
     pub crashes: Crashes,
     /// What the image before has left open.
     pub descriptors: Inherited,
+    /// What a service manager has kept of what an uphold before had open.
+    pub stored: Stored,
     /// What there is to say.
     pub complaint: Option<String>,
     /// Held for as long as uphold runs; `None`: there is no runtime directory.
@@ -64,10 +66,16 @@ impl Inheritance {
         let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
         let lock = lock.transpose()?;
         failpoint::reach("locked");
-        let Some(private) = places.private.as_deref() else {
-            return Ok(Inheritance::nothing(descriptors, lock));
+        let none = Inheritance::nothing(descriptors, lock);
+        let private = places.private.as_deref();
+        let mut found = match private {
+            Some(private) => Inheritance::read(private, none)?,
+            None => none,
         };
-        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock))?;
+        if !found.same {
+            found.stored = found.descriptors.take_stored();
+        }
+        let Some(private) = private else { return Ok(found) };
         match host::catch_crashes(private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
@@ -91,6 +99,7 @@ impl Inheritance {
             world: host::world(),
             crashes: Crashes::default(),
             descriptors,
+            stored: Stored::default(),
             complaint: None,
             _lock: lock,
         }
@@ -122,8 +131,9 @@ impl Inheritance {
         })
     }
 
-    /// Closes what the image before has left open, once all was taken over.
+    /// Closes what was open before, once all was taken over.
     pub fn close_descriptors(&mut self) {
+        self.stored = Stored::default();
         let descriptors = std::mem::take(&mut self.descriptors);
         if self.same {
             descriptors.close();

@@ -279,6 +279,7 @@ async fn live(
         } else {
             "/".into()
         },
+        deposits: places.private.is_some() && manager::is_there(),
         trust: files.trust.clone(),
     };
     let (notices_in, notices) = mpsc::unbounded_channel();
@@ -367,7 +368,7 @@ async fn live(
     };
     let mut ears = Ears { news, notices, requests, signals, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
-    daemon.take_over();
+    daemon.take_over(before);
     before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     if resumes {

@@ -165,7 +165,9 @@ impl Host {
             Living { pid, main, main_alive: true, leave, found_by, said_left: false, watched, watch: None };
         self.children.insert(pid, Role::Main((instance.clone(), run)));
         self.runs.insert((instance.clone(), run), living);
-        self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output });
+        // Before it may be reaped.
+        let deposits = self.deposits(run, || sys::pidfd_open(pid).ok(), &started.output);
+        self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output, deposits });
     }
 
     /// A main process has ended.

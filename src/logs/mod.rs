@@ -10,7 +10,8 @@
 //! stands in memory that outlives it (`journal`), what a stream has said of a line that is not at its end in a
 //! file beside its FIFO (`unfinished`), and the next uphold goes on from there (`recover`). It does lose:
 //!
-//! - what stands in a FIFO whose last writer dies while no uphold runs; the log says so:
+//! - what stands in a FIFO whose last writer dies while no uphold runs, unless a service manager holds its
+//!   reading end; the log says so:
 //!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
 //! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
 //! - the count of the lines that a full disk has refused until then;
@@ -100,7 +101,8 @@ pub struct Source {
 pub enum Begins {
     /// Its run has just begun.
     Anew,
-    /// The image before has read it up to here, and held it open since: this goes on within its line.
+    /// An image or an uphold before has read it up to here, and it was held open since: this goes on within
+    /// its line.
     Seamlessly,
     /// An uphold before has read it, and for a while nobody: what a run had written that ended then is lost.
     AfterAGap,

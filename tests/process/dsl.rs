@@ -148,14 +148,24 @@ impl Uphold {
     /// says is added to stderr.
     pub fn again_blind(&mut self) -> &mut Uphold {
         let append = |name: &str| fs::File::options().append(true).open(self.path(name)).unwrap();
-        let (out, err) = (append("stdout"), append("stderr"));
-        self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        let mut command = self.command();
+        command.stdout(append("stdout")).stderr(append("stderr"));
+        self.child = Some(command.spawn().unwrap());
         self
     }
 
     /// uphold is started again, as above, and answers.
     pub fn again(&mut self) -> &mut Uphold {
-        self.again_blind();
+        self.again_blind().until_it_answers()
+    }
+
+    /// uphold is started again by this command, which becomes it.
+    pub fn again_by(&mut self, mut command: Command) -> &mut Uphold {
+        self.child = Some(command.spawn().unwrap());
+        self.until_it_answers()
+    }
+
+    fn until_it_answers(&mut self) -> &mut Uphold {
         self.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
         self
     }
@@ -519,6 +529,13 @@ pub fn copy_binary(to: &Path) {
 pub fn is_alive(pid: i32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), None | Some(b'Z' | b'X'))
+}
+
+/// PIDFD_GET_INFO tells how a process ended from 6.15 on.
+pub fn the_kernel_tells_of_the_dead() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
 pub fn is_root() -> bool {

@@ -26,6 +26,7 @@ mod restarts;
 mod scarcity;
 mod setup;
 mod stopping;
+mod stored;
 mod survives;
 mod windows;
 mod without;
