@@ -46,6 +46,8 @@ pub struct Version {
     pub pid: u32,
     /// Which image of that process it is, from 1 on: an upgrade and a crash of uphold make one more each.
     pub image: u32,
+    /// The same for as long as one uphold takes over from the other: then the numbers of events go on.
+    pub life: String,
 }
 
 /// `GET /healthz` and `GET /readyz`: 200 or 503.

@@ -16,6 +16,7 @@ mod listener;
 mod looks;
 mod manager;
 mod places;
+mod poison;
 mod settings;
 mod signals;
 mod start;
@@ -23,7 +24,6 @@ mod upgrade;
 mod voice;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use endpoints::Board;
 use files::{Files, Loading};
+use inheritance::Inheritance;
 use journal::Journal;
 use looks::Looks;
 use manager::Manager;
@@ -88,9 +89,12 @@ struct Daemon {
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
+    server: Arc<control::Server>,
     watchdog: Option<Duration>,
     /// Which image of this process it is.
     image: u32,
+    /// [`crate::api::Version::life`]
+    life: String,
     /// Where the state is handed over.
     private: Option<PathBuf>,
     /// It has crashed too often: no probes.
@@ -125,6 +129,8 @@ enum Wake {
     Host,
     Deadline,
     Watchdog,
+    /// The state could not be written, and is to be.
+    Unrecorded,
 }
 
 impl Daemon {
@@ -140,7 +146,9 @@ impl Daemon {
                 fed = Instant::now();
             }
             let key = self.key(&wake);
-            if host::is_poison(key) {
+            // It says of any child that it has ended: without it none would be reaped any more.
+            let needed = matches!(wake, Wake::Signal(Signal::CHLD));
+            if !needed && host::is_poison(key) {
                 self.drop_poison(&wake).await;
                 continue;
             }
@@ -155,43 +163,6 @@ impl Daemon {
                 tokio::time::sleep(AFTER_A_PANIC).await;
             }
         }
-    }
-
-    /// What has crashed uphold twice is not tried a third time.
-    async fn drop_poison(&mut self, wake: &Wake) {
-        let now = host::now().mono;
-        let due = match wake {
-            Wake::Deadline => self.engine.due(now).map(|name| format!(" of {name}")),
-            _ => None,
-        };
-        if self.poison.insert(self.key(wake)) {
-            let due = due.clone().unwrap_or_default();
-            let message = format!("dropped what has crashed uphold twice: {}{due}", wake.name());
-            self.own_event("InputDropped", true, message);
-        }
-        if due.is_some() {
-            self.engine.pass_by(now);
-        }
-        // It may come again at once, for ever.
-        tokio::time::sleep(AFTER_A_PANIC).await;
-    }
-
-    /// The same for what is the same, in every image of this binary. 0, which is never dropped: reaping, without
-    /// which no end of a process would be heard of.
-    fn key(&self, wake: &Wake) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        match wake {
-            Wake::Signal(Signal::CHLD) => return 0,
-            Wake::News(news) => news.subject().hash(&mut hasher),
-            Wake::Notice(notice) => (&notice.instance, notice.reason).hash(&mut hasher),
-            Wake::Request(request) => format!("{:?}", request.call).hash(&mut hasher),
-            Wake::Signal(signal) => signal.hash(&mut hasher),
-            Wake::Inward(inward) => inward.name().hash(&mut hasher),
-            Wake::Host => 1.hash(&mut hasher),
-            Wake::Deadline => (2, self.engine.due(host::now().mono)).hash(&mut hasher),
-            Wake::Watchdog => 3.hash(&mut hasher),
-        }
-        hasher.finish() | 1
     }
 
     fn take(&mut self, wake: Wake) {
@@ -209,6 +180,7 @@ impl Daemon {
             Wake::Host => {}
             Wake::Deadline => self.handle(Input::Tick),
             Wake::Watchdog => self.manager.alive(),
+            Wake::Unrecorded => self.conclude(Vec::new()),
         }
     }
 
@@ -225,6 +197,7 @@ impl Daemon {
             Some(inward) = ears.inward.recv() => Wake::Inward(inward),
             () = at(deadline) => Wake::Deadline,
             () = at(watchdog) => Wake::Watchdog,
+            () = at(self.journal.due()) => Wake::Unrecorded,
             Some(notice) = ears.notices.recv() => Wake::Notice(notice),
             Some(request) = ears.requests.recv() => Wake::Request(request),
         }
@@ -246,7 +219,7 @@ impl Daemon {
         self.recorded = recorded.is_ok();
         if self.recorded {
             for run in std::mem::take(&mut self.over) {
-                self.host.release(run);
+                self.release(run);
             }
         }
         for effect in effects {
@@ -264,21 +237,24 @@ impl Daemon {
     fn release(&mut self, run: Run) {
         if self.recorded {
             self.host.release(run);
+            self.manager.forget([run]);
         } else {
             self.over.push(run);
         }
     }
 
     /// Takes over what an uphold before has left, once the engine has its state.
-    fn take_over(&mut self) {
+    fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
-        let runs = taken.iter().map(|taken| taken.run).collect();
+        let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
+        self.manager.go_on(before.same, before.stored.runs(), &runs);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
             failpoint::reach("adopting");
-            self.host.adopt(taken, foreground);
+            self.host.adopt(taken, foreground, &mut before.stored);
         }
-        self.host.adopted(&runs);
+        self.host.adopted(&runs, &mut before.stored);
+        failpoint::reach("adopted");
     }
 
     /// After the files were read: what was recorded and may not have been done is done.
@@ -357,11 +333,14 @@ impl Daemon {
 
     fn news(&mut self, news: News) {
         match news {
-            News::Spawned { instance, run, pid, output } => {
+            News::Spawned { instance, run, pid, output, deposits } => {
+                self.manager.keep(run, deposits);
+                // First the start, then its lines: none is older than the run that wrote it.
+                self.handle(Input::Spawned { instance: instance.clone(), run, pid });
                 self.read_output(&instance, run, output, Begins::Anew);
-                self.handle(Input::Spawned { instance, run, pid });
             }
-            News::Resumed { instance, run, output } => {
+            News::Resumed { instance, run, output, deposits } => {
+                self.manager.keep(run, deposits);
                 let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
                 self.read_output(&instance, run, output, begins);
             }
@@ -373,6 +352,7 @@ impl Daemon {
             News::Left { instance, run, pids } => self.handle(Input::Left { instance, run, pids }),
             News::Emptied { instance, run } => {
                 self.handle(Input::Emptied { instance, run });
+                failpoint::reach("releasing");
                 self.release(run);
             }
             News::Probed { instance, end, output, .. } if self.is_trial(&instance) => {
@@ -403,7 +383,7 @@ impl Daemon {
                 pipe: captured.pipe,
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
-                begins,
+                begins: if captured.kept { Begins::Seamlessly } else { begins },
             });
         }
     }
@@ -433,21 +413,6 @@ impl Daemon {
             tracing::warn!("shutting down at once: {asked_by} again");
         }
         self.handle(Input::Shutdown);
-    }
-}
-
-impl Wake {
-    fn name(&self) -> String {
-        match self {
-            Wake::News(news) => format!("{news:?}"),
-            Wake::Notice(notice) => format!("{notice:?}"),
-            Wake::Request(request) => format!("{:?}", request.call),
-            Wake::Signal(signal) => signal.name(),
-            Wake::Inward(inward) => inward.name(),
-            Wake::Host => "something at the host".to_owned(),
-            Wake::Deadline => "a deadline".to_owned(),
-            Wake::Watchdog => "the watchdog".to_owned(),
-        }
     }
 }
 

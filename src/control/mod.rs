@@ -3,8 +3,9 @@
 //!
 //! A connection takes its place (`limits`), each request on it becomes a [`Call`] (`routes`, `query`), is
 //! allowed or not (`permissions`), goes to the daemon (`server`), and its [`Reply`] becomes a response
-//! (`respond`); what is followed goes on as lines (`follow`).
+//! (`respond`); what is followed goes on as lines (`follow`). Who is owed a short answer is counted (`busy`).
 
+mod busy;
 mod follow;
 mod limits;
 mod permissions;
@@ -77,6 +78,10 @@ pub enum Call {
         follow: bool,
         /// Of the run before the current one.
         previous: bool,
+        /// Each line says where it ends, as `position`.
+        positions: bool,
+        /// Go on behind such a position.
+        after: Option<String>,
     },
     /// `GET /v1/events`
     Events {
@@ -108,6 +113,18 @@ pub enum Call {
         /// These only; empty: all.
         units: Vec<Name>,
     },
+}
+
+impl Call {
+    /// The answer may take long, or never end.
+    fn is_long(&self) -> bool {
+        match self {
+            Call::Command { wait, .. } => *wait,
+            Call::Logs { follow, .. } | Call::Events { follow, .. } => *follow,
+            Call::List | Call::Get(_) | Call::Config(_) | Call::Load { .. } => false,
+            Call::Shutdown | Call::Upgrade | Call::Version | Call::Health { .. } => false,
+        }
+    }
 }
 
 /// What the daemon answers.

@@ -57,6 +57,11 @@ impl Query {
         }
     }
 
+    /// Any text.
+    pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>, String> {
+        self.one(name)
+    }
+
     /// A switch; absent is `false`.
     pub(super) fn switch(&mut self, name: &'static str) -> Result<bool, String> {
         let value = self.value(name, "use true or false", |text| text.parse().ok())?;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::permissions::{Access, hide_configuration};
 use super::routes::Refusal;
-use super::{Call, Reply, follow};
+use super::{Call, Reply, busy, follow};
 use crate::api::{Problem, Units};
 
 /// Of every body but a problem, also where it is one value a line.
@@ -23,9 +23,17 @@ const PROBLEM: &str = "application/problem+json";
 /// Lines that are ready together go out together, up to about this many bytes.
 const CHUNK: usize = 16 << 10;
 
+/// The body of a response.
+#[derive(Debug)]
+pub(super) struct Body {
+    content: Content,
+    /// It is waited for before uphold is replaced.
+    pub(super) one: Option<busy::One>,
+}
+
 /// What a response carries.
 #[derive(Debug)]
-pub(super) enum Body {
+enum Content {
     /// All of it; `None` once it was sent.
     Whole(Option<Bytes>),
     /// JSON lines as they come, until the sender ends.
@@ -40,9 +48,9 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut *self {
-            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Body::Lines(lines) => {
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Lines(lines) => {
                 let mut chunk = String::new();
                 while chunk.len() < CHUNK {
                     match lines.poll_recv(context) {
@@ -61,18 +69,18 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::Lines(_) => false,
+        match &self.content {
+            Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Content::Lines(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Body::Whole(bytes) => SizeHint::with_exact(
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| bytes.len().try_into().unwrap_or(u64::MAX)),
             ),
-            Body::Lines(_) => SizeHint::default(),
+            Content::Lines(_) => SizeHint::default(),
         }
     }
 }
@@ -126,14 +134,14 @@ pub(super) fn reply(reply: Reply, call: Call, access: Access, daemon: follow::Da
         }
         Reply::Config(config) => json(StatusCode::OK, JSON, &config),
         Reply::Done(done) => json(StatusCode::OK, JSON, &done),
-        Reply::Logs(lines) => response(StatusCode::OK, JSON, Body::Lines(lines)),
+        Reply::Logs(lines) => response(StatusCode::OK, JSON, Content::Lines(lines)),
         Reply::Events(events, None) => {
             let lines: String = events.iter().filter_map(follow::line).map(|line| line + "\n").collect();
-            response(StatusCode::OK, JSON, Body::Whole(Some(lines.into())))
+            response(StatusCode::OK, JSON, Content::Whole(Some(lines.into())))
         }
         Reply::Events(events, Some(coming)) => {
             let lines = follow::events(daemon, call, events, coming);
-            response(StatusCode::OK, JSON, Body::Lines(lines))
+            response(StatusCode::OK, JSON, Content::Lines(lines))
         }
         Reply::Changes(changes) => json(StatusCode::OK, JSON, &changes),
         Reply::Accepted => json(StatusCode::ACCEPTED, JSON, &serde_json::json!({})),
@@ -150,17 +158,17 @@ fn json(status: StatusCode, kind: &'static str, value: &impl Serialize) -> Respo
     match serde_json::to_vec(value) {
         Ok(mut text) => {
             text.push(b'\n');
-            response(status, kind, Body::Whole(Some(text.into())))
+            response(status, kind, Content::Whole(Some(text.into())))
         }
         Err(error) => {
             tracing::error!(%error, "cannot render an answer of the control API");
-            response(StatusCode::INTERNAL_SERVER_ERROR, kind, Body::Whole(None))
+            response(StatusCode::INTERNAL_SERVER_ERROR, kind, Content::Whole(None))
         }
     }
 }
 
-fn response(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
+fn response(status: StatusCode, kind: &'static str, content: Content) -> Response<Body> {
+    let mut response = Response::new(Body { content, one: None });
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

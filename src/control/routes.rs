@@ -251,6 +251,8 @@ fn asked(target: Target, query: &mut Query) -> Result<Asked, String> {
             since: query.wall("since")?,
             follow: query.switch("follow")?,
             previous: query.switch("previous")?,
+            positions: query.switch("positions")?,
+            after: query.text("after")?,
         },
         Target::Events => Call::Events {
             unit: query.unit("unit")?,
@@ -320,11 +322,11 @@ mod tests {
             ),
             (
                 "GET /v1/units/web/logs?lines=5&since=2026-01-01T12:00:00Z&follow=true&previous=true",
-                r#"Logs { unit: "web", lines: Some(5), since: Some(2026-01-01T12:00:00.000Z), follow: true, previous: true }"#,
+                r#"Logs { unit: "web", lines: Some(5), since: Some(2026-01-01T12:00:00.000Z), follow: true, previous: true, positions: false, after: None }"#,
             ),
             (
                 "HEAD /v1/units/web/logs?follow=true",
-                r#"Logs { unit: "web", lines: None, since: None, follow: false, previous: false }"#,
+                r#"Logs { unit: "web", lines: None, since: None, follow: false, previous: false, positions: false, after: None }"#,
             ),
             (
                 "GET /v1/units/web/wait?for=ready&timeout=1m30s",
@@ -381,7 +383,10 @@ mod tests {
     fn a_bad_query_is_named_with_what_would_do() {
         for (request, part) in [
             ("GET /v1/units?x=1", "unknown query parameter `x`; it takes none"),
-            ("GET /v1/units/web/logs?tail=5", "`tail`; it takes lines, since, follow, previous"),
+            (
+                "GET /v1/units/web/logs?tail=5",
+                "`tail`; it takes lines, since, follow, previous, positions, after",
+            ),
             ("GET /v1/units/web/logs?lines=-1", "`lines` cannot be `-1`; use a whole number"),
             ("GET /v1/units/web/logs?since=10m", "RFC 3339"),
             ("GET /v1/units/web/logs?follow=yes", "use true or false"),

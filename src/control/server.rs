@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +16,13 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::busy::Busy;
 use super::follow::{Asked, Daemon};
 use super::limits::{Admission, Places};
 use super::permissions::{Access, not_permitted, overflow_uid};
 use super::respond::{self, Body, problem};
 use super::routes::{Refusal, Route};
-use super::{Call, Peer, Permissions, Request};
+use super::{Call, Peer, Permissions, Request, busy};
 use crate::api::Problem;
 
 /// How long a client may take to send a request's head, then its body, and how long a connection may idle.
@@ -41,6 +42,9 @@ pub struct Server {
     places: Arc<Places>,
     /// True at the end; each connection listens to it, and so counts as one.
     ending: watch::Sender<bool>,
+    /// True while nobody new is to be let in.
+    held: watch::Sender<bool>,
+    busy: Busy,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
@@ -54,6 +58,8 @@ impl Server {
             requests,
             places: Arc::default(),
             ending: watch::Sender::new(false),
+            held: watch::Sender::new(false),
+            busy: Busy::default(),
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -81,12 +87,34 @@ impl Server {
             overflow_uid: self.overflow_uid,
             timeout,
             refused,
+            busy: self.busy.clone(),
+            fresh: Mutex::new(Some(self.busy.one())),
         });
         let ending = self.ending.subscribe();
         tokio::spawn(async move {
             session.run(stream, ending).await;
             drop(place);
         });
+    }
+
+    /// Whether nobody is to be let in now, for who accepts connections: those that come meanwhile wait in the
+    /// listener's queue.
+    pub fn held(&self) -> watch::Receiver<bool> {
+        self.held.subscribe()
+    }
+
+    /// Before uphold is replaced: lets nobody in any more, and waits until who is in has the answer that is
+    /// due, but at most for so long. What is followed or waited for is not minded: it would keep uphold.
+    pub async fn hold(&self, limit: Duration) {
+        self.held.send_replace(true);
+        if tokio::time::timeout(limit, self.busy.over()).await.is_err() {
+            tracing::debug!("a request of the control API is not answered before uphold is replaced");
+        }
+    }
+
+    /// It was not replaced: clients are let in again.
+    pub fn resume(&self) {
+        self.held.send_replace(false);
     }
 
     /// At the end, once the daemon answers no more: lets what is being answered or followed come to its own
@@ -109,6 +137,9 @@ struct Session {
     timeout: Duration,
     /// There is no place for it.
     refused: Option<Problem>,
+    busy: Busy,
+    /// Until something was asked: a client that has just come in is about to ask.
+    fresh: Mutex<Option<busy::One>>,
 }
 
 impl Session {
@@ -118,7 +149,8 @@ impl Session {
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
             // before the daemon has heard of it. What is waited for goes with the connection.
             let asked = tokio::spawn(self.clone().ask(request));
-            async move { Ok::<_, Infallible>(session.answer(asked).await) }
+            let one = self.one_more();
+            async move { Ok::<_, Infallible>(session.answer(asked, one).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -140,12 +172,20 @@ impl Session {
         }
     }
 
+    fn one_more(&self) -> busy::One {
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fresh.unwrap_or_else(|| self.busy.one())
+    }
+
     async fn answer(
         &self,
         asked: JoinHandle<Result<(Call, Access, Asked), Response<Body>>>,
+        one: busy::One,
     ) -> Response<Body> {
-        match asked.await {
+        let mut one = Some(one);
+        let mut response = match asked.await {
             Ok(Ok((call, access, asked))) => {
+                one = one.filter(|_| !call.is_long());
                 respond::reply(self.daemon.answer(asked).await, call, access, self.daemon.clone())
             }
             Ok(Err(refusal)) => refusal,
@@ -154,7 +194,9 @@ impl Session {
                 let detail = "cannot answer: uphold itself has failed; its log says where";
                 respond::refusal(&problem("internal", 500, detail).into(), true)
             }
-        }
+        };
+        response.body_mut().one = one;
+        response
     }
 
     /// Makes the request a call and asks the daemon, or says why not.

@@ -60,6 +60,8 @@ fn view() -> View {
         command: vec!["web".to_owned(), "--password=hunter2".to_owned()],
         output: vec!["a line".to_owned()],
         stops: Vec::new(),
+        start_timeout_seconds: None,
+        stop_timeout_seconds: 30.0,
     }
 }
 
@@ -108,7 +110,9 @@ fn plain(call: &Call) -> Reply {
         Call::Events { .. } => Reply::Events(vec![event(1, "web"), event(2, "db")], None),
         Call::Load { dry_run, .. } => Reply::Changes(Changes { dry_run: *dry_run, ..Changes::default() }),
         Call::Shutdown | Call::Upgrade => Reply::Accepted,
-        Call::Version => Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1 }),
+        Call::Version => {
+            Reply::Version(Version { version: "1".to_owned(), pid: 1, image: 1, life: "0".to_owned() })
+        }
         Call::Health { ready, .. } => Reply::Health(Health { healthy: !ready, units: vec![] }),
     }
 }
@@ -236,7 +240,7 @@ async fn each_call_is_answered_with_its_json() {
         ("POST /v1/update?dry_run=true", 200, r#""dry_run":true"#),
         ("POST /v1/daemon-reload", 200, r#""dry_run":false"#),
         ("POST /v1/shutdown", 202, "{}"),
-        ("GET /v1/version", 200, r#"{"version":"1","pid":1,"image":1}"#),
+        ("GET /v1/version", 200, r#"{"version":"1","pid":1,"image":1,"life":"0"}"#),
         ("GET /healthz", 200, r#""healthy":true"#),
         ("GET /readyz", 503, r#""healthy":false"#),
     ] {
@@ -361,7 +365,7 @@ async fn a_connection_is_kept_for_the_next_request_and_closed_when_it_idles() {
     let mut stream = world.connect(root());
     for _ in 0..2 {
         stream.write_all(b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        read_until(&mut stream, "\"pid\":1,\"image\":1}\n").await;
+        read_until(&mut stream, "\"pid\":1,\"image\":1,\"life\":\"0\"}\n").await;
     }
     let rest = read(&mut stream).await;
     assert!(matches!(rest.status, 0 | 408));
@@ -456,6 +460,45 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
         }
     };
     tokio::time::timeout(BOUND, gone).await.expect("a client that went away is not followed for");
+}
+
+#[tokio::test]
+async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_takes_long_is_not() {
+    let (requests, mut receiver) = mpsc::channel::<Request>(1);
+    let permitted = watch::channel(permissions()).1;
+    let world = World { server: Server::new(permitted, requests), calls: Arc::default() };
+    let holds = async |limit: Duration| {
+        let begun = std::time::Instant::now();
+        world.server.hold(limit).await;
+        begun.elapsed() >= limit
+    };
+    let short = Duration::from_millis(50);
+    assert!(!holds(BOUND).await, "nobody is in");
+    assert!(*world.server.held().borrow());
+    // Whoever has come in is about to ask.
+    let mut stream = world.connect(root());
+    assert!(holds(short).await);
+    send(&mut stream, "GET /v1/units/web/wait?for=up", "").await;
+    let waits = receiver.recv().await.unwrap();
+    assert!(!holds(BOUND).await, "it may wait for ever");
+    let mut events = world.connect(root());
+    send(&mut events, "GET /v1/events?follow=true", "").await;
+    let (_sender, coming) = broadcast::channel(1);
+    let _ = receiver.recv().await.unwrap().reply.send(Reply::Events(vec![], Some(coming)));
+    read_until(&mut events, "\r\n\r\n").await;
+    assert!(!holds(BOUND).await, "it never ends");
+    let mut list = world.connect(root());
+    send(&mut list, "GET /v1/units", "").await;
+    let request = receiver.recv().await.unwrap();
+    assert!(holds(short).await);
+    let (late, answer) = tokio::join!(holds(BOUND), async {
+        let _ = request.reply.send(Reply::List(vec![view()]));
+        read(&mut list).await
+    });
+    assert!(!late && answer.status == 200 && answer.body.ends_with("}\n"));
+    drop(waits);
+    world.server.resume();
+    assert!(!*world.server.held().borrow());
 }
 
 #[tokio::test]

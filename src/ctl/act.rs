@@ -1,10 +1,11 @@
 //! Commands that act on units, and `wait`: asked for all units at once, answered unit by unit.
 
-use std::time::Duration;
-
-use hyper::Method;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use super::args::{Goal, On};
+use super::asking::Asking;
 use super::failure::{Code, Failure};
 use super::{Context, json, units, words};
 use crate::engine::{Done, DoneResult, StateName, View};
@@ -30,7 +31,8 @@ pub(super) enum Act {
 }
 
 impl Act {
-    fn as_str(self) -> &'static str {
+    /// The word of the API.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Act::Start => "start",
             Act::Stop => "stop",
@@ -51,13 +53,25 @@ impl Act {
     }
 }
 
+/// What is asked for each unit.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) act: Act,
+    /// Answer when it has come about.
+    pub(super) wait: bool,
+    /// How long to wait at most, where somebody said.
+    pub(super) timeout: Option<Duration>,
+    /// Of `wait`.
+    pub(super) goal: Goal,
+    pub(super) body: String,
+}
+
 /// `start`, `stop`, `restart`, `reload` and `reset`.
 pub(super) async fn run(context: &Context, act: Act, on: On) -> Result<Code, Failure> {
-    let mut query = format!("?wait={}", !on.no_wait);
-    if let Some(timeout) = on.timeout {
-        query.push_str(&format!("&timeout={}", words::query_duration(timeout)));
-    }
-    each(context, act, &query, "", &on.units).await
+    // What it comes to, where it is waited for after a replacement of uphold.
+    let goal = if act == Act::Stop { Goal::Stopped } else { Goal::Up };
+    let order = Order { act, wait: !on.no_wait, timeout: on.timeout, goal, body: String::new() };
+    each(context, order, &on.units).await
 }
 
 /// `signal`
@@ -66,7 +80,9 @@ pub(super) async fn signal(
     signal: Signal,
     patterns: Vec<String>,
 ) -> Result<Code, Failure> {
-    each(context, Act::Signal, "", &format!(r#"{{"signal":"{signal}"}}"#), &patterns).await
+    let body = format!(r#"{{"signal":"{signal}"}}"#);
+    let order = Order { act: Act::Signal, wait: false, timeout: None, goal: Goal::Up, body };
+    each(context, order, &patterns).await
 }
 
 /// `wait`
@@ -76,29 +92,27 @@ pub(super) async fn wait(
     timeout: Option<Duration>,
     patterns: Vec<String>,
 ) -> Result<Code, Failure> {
-    let mut query = format!("?for={}", goal.as_str());
-    if let Some(timeout) = timeout {
-        query.push_str(&format!("&timeout={}", words::query_duration(timeout)));
-    }
-    each(context, Act::Wait, &query, "", &patterns).await
+    let order = Order { act: Act::Wait, wait: true, timeout, goal, body: String::new() };
+    each(context, order, &patterns).await
 }
 
-async fn each(
-    context: &Context,
-    act: Act,
-    query: &str,
-    body: &str,
-    patterns: &[String],
-) -> Result<Code, Failure> {
+async fn each(context: &Context, order: Order, patterns: &[String]) -> Result<Code, Failure> {
     let (names, missing) = units::expand(context, patterns).await?;
-    if matches!(act, Act::Stop | Act::Restart) && query.starts_with("?wait=true") && !context.json {
+    let act = order.act;
+    if matches!(act, Act::Stop | Act::Restart) && order.wait && !context.json {
         announce(context, act, &names).await?;
     }
-    let method = if act == Act::Wait { Method::GET } else { Method::POST };
+    let replaced = Arc::new(AtomicBool::new(false));
     let ask = |name: &Name| {
-        let target = format!("/v1/units/{name}/{}{query}", act.as_str());
-        let (client, method, body) = (context.client.clone(), method.clone(), body.to_owned());
-        tokio::spawn(async move { client.ask(method, &target, &body).await?.read::<Done>() })
+        let asking = Asking {
+            client: context.client.clone(),
+            out: context.out,
+            name: name.clone(),
+            order: order.clone(),
+            begun: Instant::now(),
+            replaced: replaced.clone(),
+        };
+        tokio::spawn(asking.run())
     };
     let asked: Vec<_> = names.iter().map(ask).collect();
     let mut code = if missing { Code::NoSuchUnit } else { Code::Fine };

@@ -38,7 +38,12 @@ pub(super) async fn cat(context: &Context, patterns: &[String]) -> Result<Code, 
 /// `daemon-reload` and `update`.
 pub(super) async fn load(context: &Context, what: &str, dry_run: bool) -> Result<Code, Failure> {
     let target = format!("/v1/{what}?dry_run={dry_run}");
-    let (changes, text) = context.client.post::<Changes>(&target, "").await?;
+    let answer = if dry_run {
+        context.client.repeat(Method::POST, &target).await?.read()
+    } else {
+        context.client.post(&target, "").await.map_err(|failure| unknown_load(what, failure))
+    };
+    let (changes, text): (Changes, String) = answer?;
     if context.json {
         context.out.line(&json::pretty(&text))?;
         return Ok(Code::Fine);
@@ -48,6 +53,15 @@ pub(super) async fn load(context: &Context, what: &str, dry_run: bool) -> Result
     }
     context.out.print(&changed(&changes))?;
     Ok(Code::Fine)
+}
+
+/// Nobody can tell what came of it.
+fn unknown_load(what: &str, failure: Failure) -> Failure {
+    let Failure::Broken { why, .. } = failure else { return failure };
+    Failure::Failed(format!(
+        "cannot say whether the {what} took effect: uphold was replaced before it answered ({why}); `uphold ctl \
+         {what} --dry-run` says what is left to do, and to ask again does no harm"
+    ))
 }
 
 /// A line for uphold itself and one a unit: `new: added, started`.
@@ -87,7 +101,15 @@ fn changed(changes: &Changes) -> String {
 
 /// `shutdown`: it has begun when this returns.
 pub(super) async fn shutdown(context: &Context) -> Result<Code, Failure> {
-    context.client.ask(Method::POST, "/v1/shutdown", "").await?.accepted()?;
+    let asked = context.client.ask(Method::POST, "/v1/shutdown", "").await;
+    let asked = asked.map_err(|failure| match failure {
+        Failure::Broken { why, .. } => Failure::Failed(format!(
+            "cannot say whether uphold shuts down: it ended, or was replaced, before it answered ({why}); \
+             `uphold ctl status` says whether it is there"
+        )),
+        failure => failure,
+    });
+    asked?.accepted()?;
     if !context.json {
         context.out.line("uphold is shutting down")?;
     }

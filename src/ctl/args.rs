@@ -92,7 +92,7 @@ pub(super) enum Command {
         /// Names or globs; all if none is given
         #[arg(value_name = "UNIT")]
         units: Vec<String>,
-        /// Go on with what comes, until uphold shuts down (0) or the connection breaks (1)
+        /// Go on with what comes, until uphold shuts down (0), or is gone for ten seconds (5)
         #[arg(short, long)]
         follow: bool,
     },
@@ -142,7 +142,7 @@ pub(super) struct LogWish {
     /// Names or globs
     #[arg(value_name = "UNIT", required = true)]
     pub(super) units: Vec<String>,
-    /// Go on with what comes, until uphold shuts down (0) or the connection breaks (1)
+    /// Go on with what comes, until uphold shuts down (0), or is gone for ten seconds (5)
     #[arg(short, long)]
     pub(super) follow: bool,
     /// Only so many last lines

@@ -61,6 +61,16 @@ pub(super) enum Failure {
         path: PathBuf,
         /// What connect(2) said.
         why: String,
+        /// There is not even a socket.
+        gone: bool,
+    },
+    /// The connection ended before the answer did.
+    #[error("cannot go on: uphold ended, or closed the connection: {why}")]
+    Broken {
+        /// What became of it.
+        why: String,
+        /// The daemon may have taken the request.
+        sent: bool,
     },
     /// By the socket's mode, or by the daemon.
     #[error("{0}")]
@@ -87,7 +97,7 @@ impl Failure {
             Failure::NotPermitted(_) => Code::NotPermitted,
             Failure::NoSuchUnit(_) => Code::NoSuchUnit,
             Failure::TimedOut(_) => Code::TimedOut,
-            Failure::Failed(_) => Code::Failed,
+            Failure::Broken { .. } | Failure::Failed(_) => Code::Failed,
             Failure::Gone => Code::Fine,
         }
     }
@@ -97,6 +107,7 @@ impl Failure {
         match self {
             Failure::Gone => None,
             Failure::NoDaemon { .. }
+            | Failure::Broken { .. }
             | Failure::NotPermitted(_)
             | Failure::NoSuchUnit(_)
             | Failure::TimedOut(_)

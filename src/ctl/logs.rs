@@ -1,11 +1,13 @@
 //! `ctl logs`: what units wrote.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
 use super::args::LogWish;
 use super::failure::{Code, Failure};
 use super::http::Client;
+use super::patience::Patience;
 use super::{Context, json, now, units, words};
 use crate::engine::Wall;
 use crate::unit::Name;
@@ -17,6 +19,26 @@ const AHEAD: usize = 64;
 #[derive(Debug, Deserialize)]
 struct Line {
     line: String,
+}
+
+/// The same, as far as it says where the stream stands. What has no text says nothing else.
+#[derive(Debug, Deserialize)]
+struct Stand {
+    line: Option<IgnoredAny>,
+    position: Option<String>,
+    #[serde(default)]
+    gap: bool,
+}
+
+/// What comes of the log of one unit.
+#[derive(Debug)]
+enum News {
+    /// A line, as JSON.
+    Line(String),
+    /// Some lines are gone.
+    Gap,
+    /// Nothing more comes.
+    Failed(Failure),
 }
 
 /// Prints the lines of each unit; those of several that are followed come as they are written.
@@ -60,7 +82,7 @@ fn nanos(length: std::time::Duration) -> i128 {
 }
 
 fn target(name: &Name, wish: &LogWish, since: Option<Wall>) -> String {
-    let mut target = format!("/v1/units/{name}/logs?follow={}", wish.follow);
+    let mut target = format!("/v1/units/{name}/logs?follow={}&positions=true", wish.follow);
     if let Some(lines) = wish.tail {
         target.push_str(&format!("&lines={lines}"));
     }
@@ -73,56 +95,80 @@ fn target(name: &Name, wish: &LogWish, since: Option<Wall>) -> String {
     target
 }
 
-/// Carries the lines of one unit, or why there are none, to where they are printed.
-async fn pump(
-    client: Client,
-    target: String,
-    name: Name,
-    sender: mpsc::Sender<(Name, Result<String, Failure>)>,
-) {
-    let mut lines = match client.follow(&target).await {
-        Ok(lines) => lines,
-        Err(failure) => {
-            // Nobody is left to tell where this fails.
-            let _ = sender.send((name, Err(failure))).await;
-            return;
-        }
-    };
-    loop {
-        let got = match lines.next().await {
-            Ok(Some(line)) if line.trim().is_empty() => continue,
-            Ok(Some(line)) => Ok(line),
-            Ok(None) => return,
-            Err(failure) => Err(failure),
-        };
-        let last = got.is_err();
-        if sender.send((name.clone(), got)).await.is_err() || last {
-            return;
-        }
+/// Carries the lines of one unit, or why there are none, to where they are printed; over every replacement of
+/// the daemon, each once.
+async fn pump(client: Client, target: String, name: Name, sender: mpsc::Sender<(Name, News)>) {
+    if let Err(failure) = carry(&client, target, &name, &sender).await {
+        // Nobody is left to tell where this fails.
+        let _ = sender.send((name, News::Failed(failure))).await;
     }
 }
 
-/// A failure of one of several is said, and the others go on.
-fn show(
-    context: &Context,
+async fn carry(
+    client: &Client,
+    mut target: String,
     name: &Name,
-    several: bool,
-    got: Result<String, Failure>,
-) -> Result<Code, Failure> {
+    sender: &mpsc::Sender<(Name, News)>,
+) -> Result<(), Failure> {
+    let mut patience = Patience::new();
+    let (first, mut unplaced) = (target.clone(), false);
+    loop {
+        let mut lines = client.follow(&target).await?;
+        let failure = loop {
+            let line = match lines.next().await {
+                Ok(Some(line)) if line.trim().is_empty() => continue,
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                Err(failure) => break failure,
+            };
+            patience.renew();
+            let stand: Stand = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
+            match &stand.position {
+                Some(position) => target = format!("{first}&after={position}"),
+                None => unplaced = true,
+            }
+            let news = match (&stand.line, stand.gap) {
+                (Some(_), _) => News::Line(line),
+                (None, true) => News::Gap,
+                (None, false) => continue,
+            };
+            if sender.send((name.clone(), news)).await.is_err() {
+                return Ok(());
+            }
+        };
+        if unplaced {
+            // These lines are in no file: nobody can tell which of them were printed.
+            return Err(failure);
+        }
+        client.mind(&mut patience, failure).await?;
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> Failure {
+    Failure::Failed(format!("cannot read a log line of the daemon: {error}"))
+}
+
+/// A failure of one of several is said, and the others go on.
+fn show(context: &Context, name: &Name, several: bool, got: News) -> Result<Code, Failure> {
     let text = match got {
-        Ok(text) => text,
-        Err(failure) if several => {
+        News::Line(text) => text,
+        News::Gap => {
+            context.out.complain(&format!(
+                "{name}: some lines may be missing here: uphold was replaced, and their file went meanwhile"
+            ));
+            return Ok(Code::Fine);
+        }
+        News::Failed(failure) if several => {
             failure.text().iter().for_each(|text| context.out.complain(text));
             return Ok(failure.code());
         }
-        Err(failure) => return Err(failure),
+        News::Failed(failure) => return Err(failure),
     };
     let prefix = several.then_some(name);
     let line = if context.json {
         json_line(&text, prefix)
     } else {
-        let line: Line = serde_json::from_str(&text)
-            .map_err(|error| Failure::Failed(format!("cannot read a log line of the daemon: {error}")))?;
+        let line: Line = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
         render(&line, prefix, context.out.terminal)
     };
     context.out.line(&line)?;
@@ -167,7 +213,7 @@ mod tests {
         let since = Wall::from_nanos(1_500_000_000);
         assert_eq!(
             target(&Name::new("web@1").unwrap(), &wish, Some(since)),
-            "/v1/units/web@1/logs?follow=true&lines=5&since=1970-01-01T00:00:01.500Z&previous=true"
+            "/v1/units/web@1/logs?follow=true&positions=true&lines=5&since=1970-01-01T00:00:01.500Z&previous=true"
         );
     }
 }

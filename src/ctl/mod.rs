@@ -1,11 +1,12 @@
 //! The client: `uphold ctl`. It asks the API and renders; it never looks at the daemon's files.
 //!
-//! [`run`] finds the daemon's socket (`socket`), asks over it (`http`), and prints what came (`out`). Each
-//! command has a module of its own; what they print is made by pure functions of views and the time.
+//! [`run`] finds the daemon's socket (`socket`), asks over it (`http`), again where uphold is replaced
+//! meanwhile (`patience`), and prints what came (`out`). Each command has a module of its own; what they print is made by pure functions of views and the time.
 
 mod act;
 mod admin;
 mod args;
+mod asking;
 mod describe;
 mod events;
 mod failure;
@@ -13,6 +14,7 @@ mod http;
 mod json;
 mod logs;
 mod out;
+mod patience;
 mod socket;
 mod status;
 mod units;

@@ -9,7 +9,7 @@ const NARROWEST: usize = 40;
 const USUAL: usize = 80;
 
 /// Standard output and error.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Out {
     /// Standard output is a terminal.
     pub(super) terminal: bool,

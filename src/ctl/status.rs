@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::events;
+use super::events::{self, Feed};
 use super::failure::{Code, Failure};
-use super::http::Lines;
 use super::{Context, json, now, units, words};
 use crate::api::Units;
 use crate::engine::{StateName, View, Wall, Wanted};
@@ -42,13 +41,17 @@ pub(super) async fn once(context: &Context, patterns: &[String]) -> Result<Code,
 /// Prints the table, then each row again that an event changed, until the daemon ends.
 pub(super) async fn watch(context: &Context, patterns: &[String]) -> Result<Code, Failure> {
     let seen = events::latest(context).await?;
-    let mut stream = context.client.follow(&format!("/v1/events?since={seen}&follow=true")).await?;
+    let mut feed = Feed::open(context, None, true, seen).await?;
     let mut shown: BTreeMap<Name, View> = BTreeMap::new();
     let mut widths: Option<Widths> = None;
     loop {
-        let (views, _) = match units::list(context).await {
-            Ok(listed) => listed,
-            Err(failure) => return at_its_end(&mut stream).await.ok_or(failure),
+        let views = match context.client.get_now::<Units>("/v1/units").await {
+            Ok((listed, _)) => listed.units,
+            // A daemon that answers no more may be about to end what is followed in order: then all is well.
+            Err(_) if matches!(tokio::time::timeout(LAST_EVENTS, feed.ends()).await, Ok(true)) => {
+                return Ok(Code::Fine);
+            }
+            Err(_) => units::list(context).await?.0,
         };
         let (views, missing) = narrow(patterns, views);
         if widths.is_none() && !missing.is_empty() {
@@ -70,19 +73,10 @@ pub(super) async fn watch(context: &Context, patterns: &[String]) -> Result<Code
             context.out.print(&rows)?;
         }
         shown = views.into_iter().map(|view| (view.name.clone(), view)).collect();
-        if events::next(&mut stream).await?.is_none() {
+        if feed.next().await?.is_none() {
             return Ok(Code::Fine);
         }
     }
-}
-
-/// A daemon that answers no more may be about to end what is followed in order: then all is well.
-async fn at_its_end(stream: &mut Lines) -> Option<Code> {
-    let drained = async {
-        while events::next(stream).await?.is_some() {}
-        Ok::<_, Failure>(Code::Fine)
-    };
-    tokio::time::timeout(LAST_EVENTS, drained).await.ok()?.ok()
 }
 
 fn text_of(value: &impl Serialize) -> Result<String, Failure> {

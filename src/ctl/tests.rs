@@ -52,6 +52,8 @@ pub(super) fn view(name: &str) -> View {
         command: Vec::new(),
         output: Vec::new(),
         stops: Vec::new(),
+        start_timeout_seconds: Some(90.0),
+        stop_timeout_seconds: 30.0,
     }
 }
 
@@ -120,6 +122,8 @@ impl Daemon {
             .map(|(request, status, kind, body)| {
                 let head = format!("HTTP/1.1 {status} x\r\ncontent-type: application/{kind}\r\n");
                 let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+                // That kind is no answer, but the end of the connection.
+                let answer = if *kind == "cut" { String::new() } else { answer };
                 ((*request).to_owned(), answer)
             })
             .collect();
@@ -211,7 +215,7 @@ fn without_a_daemon_the_status_is_5_and_the_message_names_the_socket() {
     let path = dir.path().join("control.sock");
     let args = Cli::try_parse_from(["ctl", "status", "--socket", path.to_str().unwrap()]).unwrap().args;
     assert_eq!(format!("{:?}", run(args, None)), format!("{:?}", ExitCode::from(5)));
-    let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned() };
+    let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned(), gone: true };
     assert_eq!(
         text.to_string(),
         format!(
@@ -277,8 +281,9 @@ fn streams_are_read_line_by_line_to_their_end() {
         ("GET /v1/units/web", 200, "json", &whole),
         ("GET /v1/events?follow=false", 200, "json", &events),
         ("GET /v1/events?follow=false&unit=web", 200, "json", &events),
-        ("GET /v1/events?since=7&follow=true", 200, "json", &events),
-        ("GET /v1/units/web/logs?follow=false&lines=5", 200, "json", log),
+        ("GET /v1/version", 200, "json", r#"{"version":"1","pid":1,"image":1,"life":"x"}"#),
+        ("GET /v1/events?follow=true&since=7", 200, "json", &events),
+        ("GET /v1/units/web/logs?follow=false&positions=true&lines=5", 200, "json", log),
     ]);
     assert_eq!(daemon.ctl("events"), 0);
     assert_eq!(daemon.ctl("describe web"), 0);
@@ -287,4 +292,47 @@ fn streams_are_read_line_by_line_to_their_end() {
     assert_eq!(daemon.ctl("status -w"), 0);
     let lists = daemon.asked().iter().filter(|request| *request == "GET /v1/units").count();
     assert_eq!(lists, 3, "once at first and once an event");
+}
+
+#[test]
+fn what_was_sent_is_not_sent_again_where_the_connection_breaks() {
+    let mut stopped = view("db");
+    (stopped.wanted, stopped.state) = (Wanted::Down, StateName::Stopping);
+    let list = units(&[view("web"), stopped.clone()]);
+    let of = |view: &View| serde_json::to_string(view).unwrap();
+    let daemon = Daemon::new(&[
+        ("GET /v1/units", 200, "json", &list),
+        ("GET /v1/units/web", 200, "json", &of(&view("web"))),
+        ("GET /v1/units/db", 200, "json", &of(&stopped)),
+        ("POST /v1/units/web/restart?wait=true", 0, "cut", ""),
+        ("POST /v1/units/web/stop?wait=true", 0, "cut", ""),
+        ("POST /v1/units/web/reset?wait=true", 0, "cut", ""),
+        ("POST /v1/units/web/start?wait=true", 0, "cut", ""),
+        ("POST /v1/units/db/stop?wait=true", 0, "cut", ""),
+        ("GET /v1/units/db/wait?for=stopped", 200, "json", &done("db", "ok")),
+        ("POST /v1/units/db/stop?wait=false", 0, "cut", ""),
+        ("POST /v1/daemon-reload?dry_run=false", 0, "cut", ""),
+        ("POST /v1/shutdown", 0, "cut", ""),
+    ]);
+    for (line, code) in [
+        // Nothing has changed: they were not taken.
+        ("restart web", 1),
+        ("stop web", 1),
+        // They may have been.
+        ("reset web", 1),
+        ("daemon-reload", 1),
+        ("shutdown", 1),
+        // They were.
+        ("stop db", 0),
+        ("stop --no-wait db", 0),
+    ] {
+        assert_eq!(daemon.ctl(line), code, "{line}");
+        let posts = daemon.asked().iter().filter(|request| request.starts_with("POST")).count();
+        assert_eq!(posts, 1, "{line}");
+    }
+    // What is left of its time is asked for, to the millisecond.
+    assert_eq!(daemon.ctl("start web"), 1);
+    let asked = daemon.asked();
+    let wait = asked.iter().find(|request| request.contains("/wait?for=up&timeout=")).unwrap();
+    assert!(wait.ends_with("ms"), "{wait}");
 }

@@ -16,8 +16,9 @@ use crate::control::{Call, Reply, Request};
 use crate::engine::{
     Answer, Changes, Done, DoneResult, Facts, Input, LastExit, Outcome, Run, Ticket, View, Wall, Wanted,
 };
+use crate::failpoint;
 use crate::host;
-use crate::logs::Query;
+use crate::logs::{Position, Query};
 use crate::unit::{self, Name, ProbeKind, Set, Severity};
 
 /// How long a view waits for the disk and for the log thread before it goes without them.
@@ -107,6 +108,14 @@ fn no_such_unit(name: &Name) -> Reply {
     Reply::Problem(problem("no-such-unit", "No such unit", 404, detail))
 }
 
+fn no_position(name: &Name, text: &str) -> Reply {
+    let detail = format!(
+        "cannot go on in the log of {name}: `{text}` is no position; give back the `position` of a line as it \
+         came"
+    );
+    Reply::Problem(problem("bad-request", "No position", 400, detail))
+}
+
 /// The asker may be gone; what was asked for is done all the same.
 pub(super) fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
     drop(reply.send(answer));
@@ -115,7 +124,9 @@ pub(super) fn send(reply: oneshot::Sender<Reply>, answer: Reply) {
 impl Daemon {
     pub(super) fn request(&mut self, request: Request) {
         let Request { call, peer, reply } = request;
-        if let Some(name) = named(&call).filter(|name| self.engine.unit(name).is_none()) {
+        let own = matches!(&call, Call::Events { unit: Some(name), .. } if *name == Name::uphold());
+        let unknown = |name: &&Name| self.engine.unit(name).is_none();
+        if let Some(name) = named(&call).filter(unknown).filter(|_| !own) {
             return send(reply, no_such_unit(name));
         }
         match call {
@@ -128,8 +139,22 @@ impl Daemon {
                 self.handle(Input::Command { verb, instances: vec![unit], timeout, wait, ticket });
                 self.mind(ticket);
             }
-            Call::Logs { unit, lines, since, follow, previous } => {
-                send(reply, self.read_logs(unit, lines, since, follow, previous));
+            Call::Logs { unit, lines, since, follow, previous, positions, after } => {
+                let after = match after.map(|text| Position::parse(&text).ok_or(text)).transpose() {
+                    Ok(after) => after,
+                    Err(text) => return send(reply, no_position(&unit, &text)),
+                };
+                let query = Query {
+                    instance: unit,
+                    logs: unit::Logs::default(),
+                    lines,
+                    since,
+                    until: None,
+                    follow: follow && !previous,
+                    positions: positions || after.is_some(),
+                    after,
+                };
+                send(reply, self.read_logs(query, previous));
             }
             Call::Events { unit, since, follow } => {
                 let coming = follow.then(|| self.events.subscribe());
@@ -147,6 +172,7 @@ impl Daemon {
                     image: self.image,
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     pid: std::process::id(),
+                    life: self.life.clone(),
                 }),
             ),
             Call::Health { ready, units } => send(reply, self.health(ready, &units)),
@@ -277,26 +303,19 @@ impl Daemon {
         }
     }
 
-    fn read_logs(
-        &self,
-        instance: Name,
-        lines: Option<usize>,
-        since: Option<Wall>,
-        follow: bool,
-        previous: bool,
-    ) -> Reply {
-        let Some(unit) = self.engine.unit(&instance) else { return no_such_unit(&instance) };
-        let (mut since, mut until) = (since, None);
+    /// `query` as it was asked for: what the unit has to say is added.
+    fn read_logs(&self, mut query: Query, previous: bool) -> Reply {
+        let instance = &query.instance;
+        let Some(unit) = self.engine.unit(instance) else { return no_such_unit(instance) };
+        query.logs = unit.logs.clone();
         if previous {
-            let Some((from, to)) = self.previous(&instance) else {
+            let Some((from, to)) = self.previous(instance) else {
                 let detail = format!("`{instance}` has no run before the current one");
                 return Reply::Problem(problem("no-previous-run", "No previous run", 404, detail));
             };
-            since = Some(since.map_or(from, |since| since.max(from)));
-            until = to;
+            query.since = Some(query.since.map_or(from, |since| since.max(from)));
+            query.until = to;
         }
-        let query =
-            Query { instance, logs: unit.logs.clone(), lines, since, until, follow: follow && !previous };
         let mut read = self.logs.read(query);
         let (out, lines) = mpsc::channel(64);
         tokio::spawn(async move {
@@ -401,6 +420,7 @@ impl Daemon {
             }
             return;
         }
+        failpoint::reach("reloading");
         let ticket = self.ticket(Waiter::Loaded { reply, settings, warnings });
         let plan = loading.plan.clone();
         self.configure(&loading);

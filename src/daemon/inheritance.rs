@@ -1,12 +1,14 @@
 //! What an uphold before has left, and what of it this one goes by.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::journal::{self, Before, Head, STATE_VERSION};
 use super::places::Places;
 use crate::engine::Saved;
-use crate::host::{self, Crashes, Inherited, Lock, LockError, World};
+use crate::failpoint;
+use crate::host::{self, Crashes, Inherited, Lock, LockError, Stored, World};
 
 /// Found once the runtime directory is locked.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Inheritance {
     pub crashes: Crashes,
     /// What the image before has left open.
     pub descriptors: Inherited,
+    /// What a service manager has kept of what an uphold before had open.
+    pub stored: Stored,
     /// What there is to say.
     pub complaint: Option<String>,
     /// Pid and start of the uphold that has left the state, if that is another process.
@@ -39,18 +43,44 @@ pub struct Inheritance {
     _lock: Option<Lock>,
 }
 
+/// Why this uphold must not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The runtime directory is another's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Services may live that nobody could take over.
+    #[error(
+        "cannot read {}: {error}; services of an uphold before may live, and nothing is started beside them: \
+         start uphold again, or remove that file to begin without them", path.display()
+    )]
+    Unreadable {
+        /// The state.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
 impl Inheritance {
     /// Locks the runtime directory and reads what there is; what is of no use is set aside.
-    pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, LockError> {
+    pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, Refused> {
         let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
         let lock = lock.transpose()?;
-        let Some(private) = places.private.as_deref() else {
-            return Ok(Inheritance::nothing(descriptors, lock));
+        failpoint::reach("locked");
+        let none = Inheritance::nothing(descriptors, lock);
+        let private = places.private.as_deref();
+        let mut found = match private {
+            Some(private) => Inheritance::read(private, none)?,
+            None => none,
         };
-        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors, lock));
-        if let Some((pid, start)) = found.before {
-            host::wait_for_end(&places.runtime.clone().unwrap_or_default(), pid, start)?;
+        if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
+            host::wait_for_end(runtime, pid, start)?;
         }
+        if !found.same {
+            found.stored = found.descriptors.take_stored();
+        }
+        let Some(private) = private else { return Ok(found) };
         match host::catch_crashes(private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
@@ -74,15 +104,16 @@ impl Inheritance {
             world: host::world(),
             crashes: Crashes::default(),
             descriptors,
+            stored: Stored::default(),
             complaint: None,
             before: None,
             _lock: lock,
         }
     }
 
-    fn read(private: &Path, none: Inheritance) -> Inheritance {
+    fn read(private: &Path, none: Inheritance) -> Result<Inheritance, Refused> {
         let own = (std::process::id(), host::own_start());
-        match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
+        Ok(match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
@@ -102,15 +133,24 @@ impl Inheritance {
                 let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
                 Inheritance { complaint: Some(complaint), ..none }
             }
-        }
+            Before::Unreadable(error) => {
+                return Err(Refused::Unreadable { path: private.join("state"), error });
+            }
+        })
     }
 
-    /// Closes what the image before has left open, once all was taken over.
+    /// Closes what was open before, once all was taken over.
     pub fn close_descriptors(&mut self) {
+        self.stored = Stored::default();
         let descriptors = std::mem::take(&mut self.descriptors);
         if self.same {
             descriptors.close();
         }
+    }
+
+    /// What marks this line of upholds for everybody. Its token marks processes, and is nobody's business.
+    pub fn life(&self) -> String {
+        format!("{:08x}", crc32fast::hash(self.token.as_bytes()))
     }
 
     /// The head of this uphold's own journal.

@@ -14,12 +14,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
-use crate::host::World;
+use crate::host::{World, patiently};
 
 /// The version of what stands in the file. A reader of another one does not understand it.
 pub const STATE_VERSION: u32 = 1;
@@ -27,6 +29,9 @@ pub const STATE_VERSION: u32 = 1;
 const LONG: u64 = 1 << 20;
 /// and so many times as long as it was at its beginning.
 const TIMES: u64 = 4;
+
+/// After a write that has failed.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Whose state it is, and what it hangs on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,15 +67,19 @@ pub enum Before {
     State(Box<(Head, Saved<'static>)>),
     /// Something that says nothing of this world, and why.
     Useless(String),
+    /// Something that cannot be read: what it says may be true.
+    Unreadable(io::Error),
 }
 
 /// Reads what stands in the private directory. `own`: pid and start of this process. `pid1`: as the first of
 /// its pid namespace it takes over nobody but itself.
 pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
-    let bytes = match fs::read(path(private)) {
+    let bytes = match patiently(|| fs::read(path(private))) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
-        Err(error) => return Before::Useless(format!("it cannot be read: {error}")),
+        // A PID 1 that refuses to go on would take everything with it.
+        Err(error) if pid1 => return Before::Useless(format!("it cannot be read: {error}")),
+        Err(error) => return Before::Unreadable(error),
     };
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let head = lines.next().and_then(unwrap);
@@ -109,6 +118,7 @@ pub fn refuses(private: &Path) -> Option<String> {
         Before::Nothing => Some("there is none".to_owned()),
         Before::State(_) => None,
         Before::Useless(why) => Some(why),
+        Before::Unreadable(error) => Some(format!("it cannot be read: {error}")),
     }
 }
 
@@ -197,38 +207,29 @@ pub struct Journal {
     /// As long it was when it was begun.
     began: u64,
     failing: bool,
+    due: Option<Instant>,
 }
 
 impl Journal {
     /// Begins the file anew, with all of the state in it.
     pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.to_owned(), head));
-        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false };
+        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
     }
 
-    /// Puts down what has changed. `Err`: it is not on record, and what must not be done without that has to
-    /// wait.
+    /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
+    /// must not be done without that has to wait.
     pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
-        let Some(changes) = engine.changes() else {
-            // Nothing is new, but what had failed is not there yet.
-            return if self.failing { self.rewrite(engine) } else { Ok(()) };
-        };
         let long = self.length >= LONG.max(self.began * TIMES);
-        let appended = !long && self.append(&changes).is_ok();
-        drop(changes);
-        if !appended {
-            return self.rewrite(engine);
-        }
-        self.say(&Ok(()));
-        Ok(())
-    }
-
-    /// Begins anew, and says whether it fails.
-    fn rewrite(&mut self, engine: &Engine) -> io::Result<()> {
-        let recorded = self.begin_anew(engine);
+        let appended = match engine.changes() {
+            Some(changes) => !long && self.append(&changes).is_ok(),
+            None if !self.failing => return Ok(()),
+            None => false,
+        };
+        let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
         if recorded.is_err() {
             self.file = None;
         }
@@ -268,6 +269,7 @@ impl Journal {
                 self.length = length;
                 self.began = length;
                 self.file = Some(file);
+                failpoint::reach("journal-begun");
                 Ok(())
             }
             Err(error) => {
@@ -275,6 +277,11 @@ impl Journal {
                 Err(error)
             }
         }
+    }
+
+    /// When the next attempt is due, after one that has failed.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Once when it begins to fail, once when it is over.
@@ -290,6 +297,8 @@ impl Journal {
             Ok(()) | Err(_) => {}
         }
         self.failing = recorded.is_err();
+        // What was answered for has to be on record, also if nothing else happens.
+        self.due = self.failing.then(|| Instant::now() + AGAIN);
     }
 }
 
@@ -327,7 +336,7 @@ mod tests {
     fn found(private: &Path) -> Option<String> {
         match read(private, Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
-            Before::Nothing | Before::Useless(_) => None,
+            Before::Nothing | Before::Useless(_) | Before::Unreadable(_) => None,
         }
     }
 

@@ -45,8 +45,17 @@ pub(super) fn listen(
 fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
     let accepting = tokio::spawn(async move {
         let mut failing = false;
+        let mut held = server.held();
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = async { drop(held.wait_for(|held| *held).await) } => {
+                    drop(held.wait_for(|held| !*held).await);
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     failing = false;
                     match host::peer(&stream) {

@@ -281,6 +281,7 @@ async fn live(
         } else {
             "/".into()
         },
+        deposits: places.private.is_some() && manager::is_there(),
         trust: files.trust.clone(),
     };
     let (notices_in, notices) = mpsc::unbounded_channel();
@@ -309,7 +310,11 @@ async fn live(
         None => Engine::new(settings),
     };
     let token = u64::from_str_radix(&before.token, 16).unwrap_or_default();
-    let slots = host::Slots::open(places.private.as_deref(), token).or_else(|error| {
+    let slots = host::patiently(|| host::Slots::open(places.private.as_deref(), token)).or_else(|error| {
+        if resumes && !host::is_pid1() {
+            // Without them, all that lives would count as gone.
+            return Err(error);
+        }
         tracing::error!("cannot keep what the next uphold has to know: {error}; it would find no service");
         host::Slots::open(None, token)
     });
@@ -354,8 +359,10 @@ async fn live(
         attempts: HashMap::new(),
         inward,
         manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
+        server: server.clone(),
         watchdog: manager::interval(),
         image: before.image,
+        life: before.life(),
         private: places.private.clone(),
         plain: before.crashes.too_many,
         upgrading: None,
@@ -366,7 +373,7 @@ async fn live(
     let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
     let mut ears = Ears { news, notices, requests, signals, faults, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
-    daemon.take_over();
+    daemon.take_over(before);
     before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
     if resumes {

@@ -15,13 +15,17 @@ use super::inheritance::Inheritance;
 use super::journal::{self, STATE_VERSION};
 use crate::control::Reply;
 use crate::engine::{Exit, Input, Run, SpawnFailure};
+use crate::failpoint;
 use crate::host::{self, ExecOrder};
 use crate::unit::{Name, ProbeKind, Unit};
 
 /// How long the new binary may take to read the state.
 const TRIAL: Duration = Duration::from_secs(10);
-/// How long who asked is given to take the answer before the connection goes with the image.
-const ANSWER: Duration = Duration::from_millis(10);
+/// How long who has asked for something short may wait for the answer before the connection goes with the
+/// image.
+const ANSWERS: Duration = Duration::from_millis(200);
+/// How long nobody is let in where the exec does not come about and nothing says so.
+const KEPT_OUT: Duration = Duration::from_secs(5);
 
 /// Why there is nothing to go on from.
 const STALE: &str = "the state cannot be recorded at the moment; uphold's log says why";
@@ -141,12 +145,15 @@ impl Daemon {
         if let Some(reply) = reply {
             send(reply, Reply::Accepted);
         }
-        let (inward, logs) = (self.inward.clone(), self.logs.clone());
+        let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
         self.upgrading = Some(Upgrade { path: path.clone(), reply: None });
         tokio::spawn(async move {
+            // From here on who comes waits for the new image.
+            server.hold(ANSWERS).await;
             logs.settle().await;
-            tokio::time::sleep(ANSWER).await;
             drop(inward.send(Inward::Execute(path)));
+            tokio::time::sleep(KEPT_OUT).await;
+            server.resume();
         });
     }
 
@@ -155,9 +162,13 @@ impl Daemon {
         self.upgrading = None;
         self.conclude(Vec::new());
         if !self.recorded {
+            self.server.resume();
             return self.not_upgraded(None, STALE);
         }
+        failpoint::reach("executing");
+        host::forgive();
         let error = host::execute(path);
+        self.server.resume();
         self.own_event(
             "UpgradeFailed",
             true,

@@ -66,6 +66,8 @@ impl Engine {
             command: unit.command.clone(),
             output: facts.output,
             stops: Vec::new(),
+            start_timeout_seconds: unit.start_timeout.map(|limit| limit.as_secs_f64()),
+            stop_timeout_seconds: unit.stop.timeout.as_secs_f64(),
         })
     }
 

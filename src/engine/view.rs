@@ -71,6 +71,10 @@ pub struct View {
     pub output: Vec<String>,
     /// What a stop of it would stop first: those that require it and run; empty in lists.
     pub stops: Vec<Name>,
+    /// `start_timeout`: how long a start waits where nobody says; null: no limit.
+    pub start_timeout_seconds: Option<f64>,
+    /// `stop.timeout`
+    pub stop_timeout_seconds: f64,
 }
 
 /// `state`.

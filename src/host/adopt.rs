@@ -13,8 +13,10 @@ use super::cgroup::Leaf;
 use super::exec::PROBES;
 use super::kin::{self, Kin};
 use super::launch::{marker, stem};
+use super::patience::patiently;
 use super::runs::{FoundBy, Living, Main};
 use super::slots::Record;
+use super::store::{Part, Stored};
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
 use nix::errno::Errno;
 
@@ -34,6 +36,8 @@ enum Found {
     Child,
     /// It lives, and somebody else reaps it.
     Other(Other),
+    /// The same, and the service manager has kept its pidfd since it was started.
+    Kept(Other),
     /// It is gone.
     Ended(Exit),
 }
@@ -50,15 +54,16 @@ pub(super) struct Other {
 
 impl Other {
     /// The pidfd comes first: what is compared afterwards is the process that it holds. `None`: it is gone, or
-    /// never was what is looked for.
-    fn find(pid: i32, is_it: impl FnOnce(u64) -> bool) -> Option<Other> {
+    /// never was what is looked for. `is_it` gets its start, if that can be looked at: what cannot is not gone.
+    fn find(record: &Record, is_it: impl FnOnce(Option<u64>) -> bool) -> Option<Other> {
+        let pid = record.pid;
         let pidfd = match sys::pidfd_open(pid) {
             Ok(pidfd) => Some(pidfd),
             Err(Errno::ESRCH) => return None,
             Err(_) => None,
         };
-        let start = kin::started(pid);
-        is_it(start).then_some(Other { pid, start, pidfd })
+        let start = patiently(|| kin::proc(pid)).map(|found| found.map_or(0, |found| found.start)).ok();
+        is_it(start).then(|| Other { pid, start: start.unwrap_or(record.start), pidfd })
     }
 
     pub(super) fn lives(&self) -> bool {
@@ -101,8 +106,9 @@ impl Other {
 
 impl Host {
     /// Takes over a run. For one that was ordered and not begun, `Spawned` or `SpawnFailed` follows as after
-    /// [`spawn`](Host::spawn); for every other `Resumed`, and what there is to say of it since.
-    pub fn adopt(&mut self, taken: Taken, foreground: bool) {
+    /// [`spawn`](Host::spawn); for every other `Resumed`, and what there is to say of it since. `stored`: what
+    /// a service manager has kept, of which this run's is taken.
+    pub fn adopt(&mut self, taken: Taken, foreground: bool, stored: &mut Stored) {
         let Taken { instance, run, unit, so_far } = taken;
         let order = Order { instance, run, unit, foreground };
         let record = self.slots.get(run).map(|slot| slot.record());
@@ -116,9 +122,10 @@ impl Host {
         let stem = stem(&order.instance, run);
         let leaf = self.base.as_ref().and_then(|base| base.existing_leaf(&stem));
         let pid = begun.map_or(0, |record| record.pid);
+        let pidfd = stored.take(run, Part::Pid);
         let found = match (begun, so_far) {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
-            (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref()),
+            (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref(), pidfd),
         };
         let begun = match (&found, self.slots.get(run)) {
             // It is proven to be the run's by now, and the next uphold is to know it at once.
@@ -128,11 +135,18 @@ impl Host {
             }
             (_, _) => begun,
         };
-        let output = self.reopen(&order, &stem);
-        self.say(News::Resumed { instance: order.instance.clone(), run, output });
+        let output = self.reopen(&order, &stem, stored);
+        let process = || match &found {
+            Found::Child => sys::pidfd_open(pid).ok(),
+            Found::Other(other) => other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
+            Found::Kept(_) | Found::Ended(_) => None,
+        };
+        let deposits = self.deposits(run, process, &output);
+        self.say(News::Resumed { instance: order.instance.clone(), run, output, deposits });
         if so_far == SoFar::Ordered {
             let (instance, pid) = (order.instance.clone(), pid.cast_unsigned());
-            self.say(News::Spawned { instance, run, pid, output: Vec::new() });
+            let (output, deposits) = (Vec::new(), Vec::new());
+            self.say(News::Spawned { instance, run, pid, output, deposits });
         }
         let watched = leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
         let found_by = match (leaf, begun) {
@@ -150,7 +164,7 @@ impl Host {
         };
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
-            Found::Other(other) => {
+            Found::Other(other) | Found::Kept(other) => {
                 self.watch_end(&key, &other);
                 (Main::Other(other), true, None)
             }
@@ -180,7 +194,7 @@ impl Host {
 
     /// After all runs were taken over, which are these: probes of before are ended, what else was recorded is
     /// forgotten, and what has ended meanwhile is heard of.
-    pub fn adopted(&mut self, wanted: &HashSet<Run>) {
+    pub fn adopted(&mut self, wanted: &HashSet<Run>, stored: &mut Stored) {
         for run in self.slots.runs() {
             let Some(record) = self.slots.get(run).map(|slot| slot.record()) else { continue };
             if run.0 & PROBES != 0 {
@@ -191,12 +205,12 @@ impl Host {
                 self.slots.release(run);
             }
         }
-        self.resume_leftovers(wanted);
+        self.resume_leftovers(wanted, stored);
         self.reap();
     }
 
     /// Output of runs that were over, but not read to its end.
-    fn resume_leftovers(&self, wanted: &HashSet<Run>) {
+    fn resume_leftovers(&self, wanted: &HashSet<Run>, stored: &mut Stored) {
         let Some(dir) = self.settings.private.as_deref() else { return };
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let file = entry.file_name();
@@ -204,8 +218,10 @@ impl Host {
             if wanted.contains(&run) {
                 continue;
             }
-            if let Ok(Some(captured)) = fifo::existing(dir, &stem(&instance, run), stream) {
-                self.say(News::Resumed { instance, run, output: vec![captured] });
+            let kept = stored.take(run, Part::of(stream));
+            if let Ok(Some(captured)) = fifo::existing(dir, &stem(&instance, run), stream, kept) {
+                let (output, deposits) = (vec![captured], Vec::new());
+                self.say(News::Resumed { instance, run, output, deposits });
             }
         }
     }
@@ -220,22 +236,33 @@ impl Host {
         self.say(News::Emptied { instance, run });
     }
 
-    fn find(&self, order: &Order, record: &Record, leaf: Option<&Leaf>) -> Found {
+    /// `kept`: a pidfd that was opened when it was started.
+    fn find(&self, order: &Order, record: &Record, leaf: Option<&Leaf>, kept: Option<OwnedFd>) -> Found {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
         if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
             return Found::Child;
         }
-        let is_it = |start: u64| match record.start {
-            // uphold was killed before it could look.
-            0 => {
+        match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
+            Some((Some(pid), pidfd)) if pid == record.pid => {
+                return Found::Kept(Other { pid, start: record.start, pidfd: Some(pidfd) });
+            }
+            // It was reaped.
+            Some((Some(-1), pidfd)) => {
+                return Found::Ended(sys::pidfd_exit(&pidfd).unwrap_or(Exit::Unknown));
+            }
+            Some((Some(_) | None, _)) | None => {}
+        }
+        let is_it = |start: Option<u64>| match (record.start, start) {
+            // uphold was killed before it could look, or cannot now.
+            (0, _) | (_, None) => {
                 leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
                     || is_marked(record.pid, &marker(order, &self.settings.token))
             }
-            known => known == start,
+            (known, Some(start)) => known == start,
         };
-        Other::find(record.pid, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
+        Other::find(record, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
     }
 
     /// Hears of the end of a process that is no child.
@@ -251,11 +278,15 @@ impl Host {
     }
 
     /// The streams of a run, read on from where the uphold before was.
-    fn reopen(&self, order: &Order, stem: &str) -> Vec<Captured> {
+    fn reopen(&self, order: &Order, stem: &str, stored: &mut Stored) -> Vec<Captured> {
         let Some(dir) = self.settings.private.as_deref().filter(|_| !order.foreground) else {
             return Vec::new();
         };
-        let open = |stream| match fifo::existing(dir, stem, stream) {
+        let mut open = |stream| {
+            let mut kept = stored.take(order.run, Part::of(stream));
+            patiently(|| fifo::existing(dir, stem, stream, kept.take()))
+        };
+        let open = |stream| match open(stream) {
             Ok(captured) => captured,
             Err(error) => {
                 self.say(News::Notice {
@@ -284,7 +315,7 @@ fn end_stray(record: &Record) {
         return;
     }
     // It leads its group, which has its number for as long as it lives.
-    if Other::find(record.pid, |start| start == record.start).is_some_and(|other| other.lives()) {
+    if Other::find(record, |start| start == Some(record.start)).is_some_and(|other| other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
     }
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void};
 
 use super::mapped::Mapped;
-use super::reexec::{FAULTS, execute_self};
+use super::reexec::{FAULTS, execute_self, execute_self_alone};
 use crate::unit::Signal;
 
 /// So many crashes
@@ -48,6 +48,12 @@ struct Page {
 static PAGE: OnceLock<&'static Page> = OnceLock::new();
 /// Signals that somebody sent, and that are no fault, go there.
 static SENT: AtomicI32 = AtomicI32::new(-1);
+
+/// The thread that takes inputs.
+static TAKER: AtomicI32 = AtomicI32::new(0);
+
+/// The thread that is in the handler of faults.
+static FAULTING: AtomicI32 = AtomicI32::new(0);
 
 /// What the images before this one have left to say.
 #[derive(Debug, Default)]
@@ -84,10 +90,18 @@ pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
     Ok(Crashes { unsaid, too_many: page.times.iter().all(recent) })
 }
 
-/// What is taken from here on, by a number that a same one has again; 0: nothing.
+/// What this thread takes from here on, by a number that a same one has again; 0: nothing.
 pub fn taking(input: u64) {
     if let Some(page) = PAGE.get() {
+        TAKER.store(own_tid(), SeqCst);
         page.input.store(input, SeqCst);
+    }
+}
+
+/// Another binary is about to be executed: what has crashed this one may not crash that.
+pub fn forgive() {
+    for often in PAGE.get().into_iter().flat_map(|page| &page.often) {
+        often.store(0, SeqCst);
     }
 }
 
@@ -134,6 +148,11 @@ fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     }
 }
 
+/// Of the calling thread; async-signal-safe.
+fn own_tid() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
 impl Page {
     /// Nothing is allocated here.
     fn note(&self, text: impl Iterator<Item = u8>) {
@@ -148,8 +167,8 @@ impl Page {
             time.store(super::monotonic().0.max(1), SeqCst);
         }
         let input = self.input.swap(0, SeqCst);
-        // What another thread has crashed in was not this.
-        if input == 0 || !is_deciding_thread() {
+        // Another thread's crash is not the fault of what is being taken meanwhile.
+        if input == 0 || TAKER.load(SeqCst) != own_tid() {
             return;
         }
         let known = self.inputs.iter().position(|known| known.load(SeqCst) == input);
@@ -162,14 +181,6 @@ impl Page {
             often.fetch_add(1, SeqCst);
         }
     }
-}
-
-/// This is the first thread of the process. May be asked by a signal handler.
-fn is_deciding_thread() -> bool {
-    // SAFETY: takes nothing.
-    let own = unsafe { libc::getpid() };
-    // SAFETY: as above.
-    own == unsafe { libc::gettid() }
 }
 
 /// The handler of faults. Only what signal-safety(7) allows.
@@ -205,8 +216,13 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
             let nibble = address.addr() >> (digit * 4) & 0xf;
             b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
         });
-        page.note(name.iter().copied().chain(b" at address 0x".iter().copied()).chain(digits));
-        let _ = execute_self();
+        // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
+        if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
+            let _ = execute_self_alone();
+        } else {
+            page.note(name.iter().copied().chain(b" at address 0x".iter().copied()).chain(digits));
+            let _ = execute_self();
+        }
     }
     // Without an exec the default is what is left.
     // SAFETY: SIG_DFL runs no code.

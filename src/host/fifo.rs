@@ -3,13 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
 use nix::unistd::{Gid, Uid, mkfifo, pipe2};
 
 use super::{Captured, Stream};
@@ -47,17 +47,37 @@ fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     // Where that is not permitted, becoming the user is neither: the child will say so.
     let _ = give(&child, owner);
     let child = super::sys::above_stdio(child.into())?;
-    Ok(Pair { captured: Captured { stream, pipe: pipe.into(), path: Some(path) }, child })
+    let captured = Captured { stream, pipe: pipe.into(), path: Some(path), kept: false };
+    Ok(Pair { captured, child })
 }
 
-/// Opens what an uphold before has made, for reading; `None`: it is not there any more.
-pub(super) fn existing(dir: &Path, stem: &str, stream: Stream) -> io::Result<Option<Captured>> {
+/// Opens what an uphold before has made, for reading; `None`: it is not there any more. `kept`: its reading
+/// end, which was open since then.
+pub(super) fn existing(
+    dir: &Path,
+    stem: &str,
+    stream: Stream,
+    kept: Option<OwnedFd>,
+) -> io::Result<Option<Captured>> {
     let path = path(dir, stem, stream);
     match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(pipe) => Ok(Some(Captured { stream, pipe: pipe.into(), path: Some(path) })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(pipe) => {
+            let kept = kept.is_some_and(|kept| is_same(&kept, &pipe));
+            Ok(Some(Captured { stream, pipe: pipe.into(), path: Some(path), kept }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => kept.map_or(Ok(None), |pipe| {
+            super::sys::set_nonblocking(&pipe)?;
+            Ok(Some(Captured { stream, pipe, path: None, kept: true }))
+        }),
         Err(error) => Err(error),
     }
+}
+
+/// Both are ends of one pipe.
+fn is_same(one: &impl AsFd, other: &impl AsFd) -> bool {
+    let id = |file: BorrowedFd<'_>| fstat(file).ok().map(|found| (found.st_dev, found.st_ino));
+    let one = id(one.as_fd());
+    one.is_some() && one == id(other.as_fd())
 }
 
 /// Whose output a file in the private directory is, by its name; `None`: nobody's.
@@ -92,7 +112,7 @@ pub(super) fn anonymous(stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     // Only /dev/stdout needs it, and only for another user.
     let _ = give(&child, owner);
     let child = super::sys::above_stdio(child.into())?;
-    Ok(Pair { captured: Captured { stream, pipe, path: None }, child })
+    Ok(Pair { captured: Captured { stream, pipe, path: None, kept: false }, child })
 }
 
 /// The owner may open /dev/stdout, that is the FIFO itself, again.

@@ -1,5 +1,5 @@
 //! Descriptors that the image before has left open across its exec: those that are known again are taken, and
-//! what is left is closed once all was taken over.
+//! what is left is closed once all was taken over. Also those that a service manager has kept (`store`).
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -9,6 +9,7 @@ use std::path::Path;
 
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::store::{self, Stored};
 use super::{reexec, sys};
 
 /// What was open when this image began.
@@ -49,6 +50,21 @@ impl Inherited {
             debug_assert!(sys::is_open(raw));
         }
         None
+    }
+
+    /// Those that a service manager has kept for uphold (sd_listen_fds(3)). Not for an image after the first:
+    /// the variables that tell of them are as the first has found them.
+    pub fn take_stored(&mut self) -> Stored {
+        let mut stored = Stored::default();
+        // An error says that the variables are not as they should be: then nothing is known of them.
+        for (fd, name) in sd_notify::listen_fds_with_names().into_iter().flatten() {
+            let Some(key) = store::parse(&name) else { continue };
+            let Some(at) = self.0.iter().position(|open| *open == fd) else { continue };
+            if let Some(fd) = sys::inherited(self.0.remove(at)) {
+                stored.put(key, fd);
+            }
+        }
+        stored
     }
 
     /// Closes what nobody has taken.

@@ -16,8 +16,9 @@ use super::cgroup::{Base, Leaf};
 use super::prepare::{Failed, Prepared, Role, explain, prepare};
 use super::slots::Slot;
 use super::spawn::{Into, Stack, Stage};
-use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, spawn, sys};
+use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, reexec, spawn, sys};
 use crate::engine::{Run, SpawnFailure};
+use crate::failpoint;
 use crate::unit::{Name, Output, Unit};
 
 /// Descriptors that a start leaves for clients, log files and probes.
@@ -264,7 +265,7 @@ impl Drop for Launcher {
 
 /// A thread. It ends with the launcher, that is with the host, or when another one has nothing to do.
 fn work(shop: &Shop, queue: &Queue) {
-    sys::block_all_signals();
+    reexec::block_all_but_faults();
     let mut stack = None;
     while let Some(job) = queue.next() {
         let instance = job.instance().clone();
@@ -338,7 +339,9 @@ fn main(
         None => None,
     };
     let into = made.as_ref().map(|(_, into)| into);
+    failpoint::reach("cloning");
     let born = start(shop, stack, launched, &order.unit, &prepared, into, slot);
+    failpoint::reach("cloned");
     let (pid, outside) = match born {
         Ok(born) => born,
         Err(failure) => {
@@ -360,6 +363,7 @@ fn main(
     if let Some(slot) = slot {
         slot.born(pid, kin::started(pid), owner.0);
     }
+    failpoint::reach("born");
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }
 
@@ -400,7 +404,11 @@ fn start(
     let mapped = stack.insert(mapped);
     // Counted before there can be a child.
     let child = launched.cloned.insert(shop.cloning.begin());
-    match spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid)) {
+    // No handler of uphold's may run in the child. A fault of this thread is handled again after that.
+    sys::block_all_signals();
+    let born = spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid));
+    reexec::block_all_but_faults();
+    match born {
         Ok(born) => Ok((born.pid, born.outside)),
         Err((stage, errno)) => {
             // There is no child any more. A successor that has not heard of this tries again, and hears it, too.

@@ -70,6 +70,8 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     let mut file = options.open(&path).map_err(io)?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
     let until = Instant::now() + PATIENCE;
+    let private = dir.join("private");
+    let mut unborn = Vec::new();
     let mut locked = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(locked) => break locked,
@@ -86,11 +88,12 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
         if holder.lives() || Instant::now() >= until {
             return Err(LockError::Held { dir: dir.to_owned(), pid: holder.pid });
         }
-        for record in slots::peek(&dir.join("private")) {
-            holder.end_unborn(&record);
-        }
+        unborn.extend(slots::peek(&private).into_iter().filter(|record| holder.end_unborn(record)));
         std::thread::sleep(LOOK);
     };
+    // They never executed their commands: there was no start, and nothing has crashed. Where that cannot be
+    // written, they count as having ended unseen.
+    let _ = slots::unbear(&private, &unborn);
     let (pid, start, (device, inode)) = (std::process::id(), super::own_start(), image("self"));
     let text = format!("{pid} {start} {device} {inode}\n");
     // It is held, whether the disk has room to say by whom or not.
@@ -140,16 +143,15 @@ impl Holder {
     }
 
     /// Ends a recorded child that still executes what this uphold did, and of which nobody has seen the exec: a
-    /// service may be an uphold, too. The pidfd comes first, so that it is held while it is looked at.
-    fn end_unborn(&self, record: &Record) {
-        if record.start == 0
-            && record.pid != std::process::id().cast_signed()
-            && let Ok(pidfd) = sys::pidfd_open(record.pid)
-            && self.image != (0, 0)
-            && image(&record.pid.to_string()) == self.image
-        {
-            let _ = sys::pidfd_kill(&pidfd, Signal::KILL);
+    /// service may be an uphold, too. The pidfd comes first, so that it is held while it is looked at. Whether it
+    /// was one.
+    fn end_unborn(&self, record: &Record) -> bool {
+        if record.start != 0 || record.pid == std::process::id().cast_signed() {
+            return false;
         }
+        let Ok(pidfd) = sys::pidfd_open(record.pid) else { return false };
+        let unborn = self.image != (0, 0) && image(&record.pid.to_string()) == self.image;
+        unborn && sys::pidfd_kill(&pidfd, Signal::KILL).is_ok()
     }
 }
 

@@ -23,6 +23,7 @@ mod launch;
 mod lock;
 mod machine;
 mod mapped;
+mod patience;
 mod prepare;
 mod reap;
 mod reexec;
@@ -30,6 +31,7 @@ mod runs;
 mod signals;
 mod slots;
 mod spawn;
+mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -55,11 +57,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use crash::{Crashes, act, catch_crashes, handle_faults, is_poison, taking};
+pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
+pub use patience::patiently;
 pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
+pub use store::{Deposit, Stored, stored_names};
 
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, ProbeKind, Unit};
@@ -77,6 +81,8 @@ pub struct Settings {
     pub oom_score_adj: Option<i32>,
     /// `init` in a container: the working directory of a unit that names none; else `/`.
     pub default_dir: PathBuf,
+    /// There is a service manager that may keep descriptors for the next uphold.
+    pub deposits: bool,
     /// A breach of trust in an environment file is a warning.
     pub trust: crate::unit::trust::Trust,
 }
@@ -119,8 +125,10 @@ pub struct Captured {
     pub stream: Stream,
     /// The reading end, non-blocking, close-on-exec.
     pub pipe: OwnedFd,
-    /// The FIFO's path, to be unlinked at EOF; `None`: an anonymous pipe.
+    /// The FIFO's path, to be unlinked at EOF; `None`: an anonymous pipe, or it is gone already.
     pub path: Option<PathBuf>,
+    /// A service manager has held it open since an uphold before: nothing of it is lost.
+    pub kept: bool,
 }
 
 /// Standard output or standard error.
@@ -145,6 +153,8 @@ pub enum News {
         pid: u32,
         /// Its output.
         output: Vec<Captured>,
+        /// For the service manager to keep.
+        deposits: Vec<Deposit>,
     },
     /// What an uphold before has started was taken over; what there is to say of it follows.
     Resumed {
@@ -154,6 +164,8 @@ pub enum News {
         run: Run,
         /// Its output from here on.
         output: Vec<Captured>,
+        /// For the service manager to keep, beside what it has of this run.
+        deposits: Vec<Deposit>,
     },
     /// It could not be started; the FIFOs are gone again.
     SpawnFailed {

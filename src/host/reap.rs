@@ -5,6 +5,7 @@ use nix::errno::Errno;
 
 use super::{Host, News, Role, kin, machine, sys};
 use crate::engine::Exit;
+use crate::failpoint;
 use crate::unit::Signal;
 
 impl Host {
@@ -59,7 +60,9 @@ impl Host {
             // Before the process is gone: nobody could be asked after that.
             slot.ended(exit);
         }
+        failpoint::reach("exit-recorded");
         let _ = sys::wait(sys::Child::Pid(pid), false, false);
+        failpoint::reach("reaped");
         if let Role::Main(key) = role {
             self.main_exited(key, exit);
         }

@@ -102,11 +102,27 @@ pub(super) fn execute_self() -> Errno {
     go(image, c"", libc::AT_EMPTY_PATH)
 }
 
+/// The same, where there is hardly any stack left: no descriptor stays open. What runs is found all the same, as
+/// after a kill.
+pub(super) fn execute_self_alone() -> Errno {
+    let Some(ready) = READY.get() else { return Errno::ENOSYS };
+    let _ = block_all_but_faults();
+    exec(ready, ready.image, c"", libc::AT_EMPTY_PATH)
+}
+
 fn go(dir: RawFd, path: &CStr, flags: c_int) -> Errno {
     let Some(ready) = READY.get() else { return Errno::ENOSYS };
     // What comes on the way is heard by the new image: handlers do not outlive an exec, a mask does.
     let before = block_all_but_faults();
     each_descriptor(|fd| set_close_on_exec(fd, false));
+    let errno = exec(ready, dir, path, flags);
+    each_descriptor(|fd| set_close_on_exec(fd, true));
+    // SAFETY: the set is the one that the kernel gave; a null old set is allowed.
+    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    errno
+}
+
+fn exec(ready: &Ready, dir: RawFd, path: &CStr, flags: c_int) -> Errno {
     // SAFETY: path and both arrays are null-terminated and live as long as uphold.
     let _ = unsafe {
         libc::syscall(
@@ -118,14 +134,11 @@ fn go(dir: RawFd, path: &CStr, flags: c_int) -> Errno {
             flags,
         )
     };
-    let errno = Errno::last();
-    each_descriptor(|fd| set_close_on_exec(fd, true));
-    // SAFETY: the set is the one that the kernel gave; a null old set is allowed.
-    let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    errno
+    Errno::last()
 }
 
-fn block_all_but_faults() -> MaybeUninit<libc::sigset_t> {
+/// Blocks every signal for the calling thread but those that report a fault; gives the mask of before.
+pub(super) fn block_all_but_faults() -> MaybeUninit<libc::sigset_t> {
     let (mut set, mut before) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
     // SAFETY: sigfillset initialises the set that it is given.
     let _ = unsafe { libc::sigfillset(set.as_mut_ptr()) };
@@ -152,8 +165,7 @@ fn each_descriptor(mut act: impl FnMut(RawFd)) {
     if dir < 0 {
         return (3..1024).for_each(act);
     }
-    // The stack of a signal handler is small on all threads but the first.
-    let mut buffer = Directory([0; 1024]);
+    let mut buffer = Directory([0; 512]);
     loop {
         let (start, length) = (buffer.0.as_mut_ptr(), buffer.0.len());
         // SAFETY: the kernel writes at most so many bytes to the buffer.
@@ -174,8 +186,10 @@ fn each_descriptor(mut act: impl FnMut(RawFd)) {
     let _ = unsafe { libc::close(dir) };
 }
 
+/// Small: the stack for handlers that the standard library gives to a thread has 8 KiB, of which the kernel may
+/// take a half.
 #[repr(align(8))]
-struct Directory([u8; 1024]);
+struct Directory([u8; 512]);
 
 fn number(name: &[u8]) -> Option<RawFd> {
     let mut value: RawFd = 0;

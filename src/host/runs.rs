@@ -13,6 +13,7 @@ use super::launch::{Launched, Started, marker};
 use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
+use crate::failpoint;
 use crate::unit::{Name, Scope, Signal};
 
 /// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold
@@ -164,7 +165,9 @@ impl Host {
             Living { pid, main, main_alive: true, leave, found_by, said_left: false, watched, watch: None };
         self.children.insert(pid, Role::Main((instance.clone(), run)));
         self.runs.insert((instance.clone(), run), living);
-        self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output });
+        // Before it may be reaped.
+        let deposits = self.deposits(run, || sys::pidfd_open(pid).ok(), &started.output);
+        self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output, deposits });
     }
 
     /// A main process has ended.
@@ -274,6 +277,7 @@ impl Host {
         if cont && self.slots.get(run).is_some_and(|slot| !slot.tell()) {
             return;
         }
+        failpoint::reach("telling");
         living.strike_main(signal, to);
         if cont {
             living.strike_main(Signal::CONT, to);

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
@@ -61,21 +61,40 @@ pub(super) struct Record {
 pub(super) fn peek(private: &Path) -> Vec<Record> {
     let Ok(bytes) = std::fs::read(private.join("runs")) else { return Vec::new() };
     let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
-    let number = |slot: &[u8], at: usize| {
-        slot.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_ne_bytes)
-    };
-    let pid_at = std::mem::offset_of!(Slot, pid);
-    let read = |slot: &[u8; size_of::<Slot>()]| {
-        let pid = (number(slot, pid_at) & 0xffff_ffff) as u32;
-        Record {
-            run: Run(number(slot, std::mem::offset_of!(Slot, run))),
-            pid: pid.cast_signed(),
-            start: number(slot, std::mem::offset_of!(Slot, start)),
-            uid: 0,
-            exit: None,
+    let records = slots.iter().skip(1).map(glimpse);
+    records.filter(|record| record.run.0 != 0 && record.pid > 0).collect()
+}
+
+/// These had no process that executed its command: as if none had been made. For who has the lock and does not
+/// have the slots yet.
+pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
+    if unborn.is_empty() {
+        return Ok(());
+    }
+    let file = File::options().read(true).write(true).open(private.join("runs"))?;
+    let bytes = std::fs::read(private.join("runs"))?;
+    let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
+    for (at, record) in slots.iter().map(glimpse).enumerate().skip(1) {
+        if unborn.iter().any(|one| (one.run, one.pid) == (record.run, record.pid)) {
+            let place = at * size_of::<Slot>() + std::mem::offset_of!(Slot, pid);
+            file.write_all_at(&0_i32.to_ne_bytes(), place as u64)?;
         }
-    };
-    slots.iter().skip(1).map(read).filter(|record| record.run.0 != 0 && record.pid > 0).collect()
+    }
+    Ok(())
+}
+
+/// Run, pid and start as they stand in the bytes of a slot.
+fn glimpse(slot: &[u8; size_of::<Slot>()]) -> Record {
+    let number =
+        |at: usize| slot.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    let pid = (number(std::mem::offset_of!(Slot, pid)) & 0xffff_ffff) as u32;
+    Record {
+        run: Run(number(std::mem::offset_of!(Slot, run))),
+        pid: pid.cast_signed(),
+        start: number(std::mem::offset_of!(Slot, start)),
+        uid: 0,
+        exit: None,
+    }
 }
 
 /// All slots. Lives on the deciding thread, but for single slots.
@@ -268,6 +287,22 @@ mod tests {
         assert!(slots.get(Run(6)).is_none());
         drop(slots);
         assert!(Slots::open(Some(dir.path()), 8).unwrap().runs().is_empty());
+    }
+
+    #[test]
+    fn what_was_never_born_is_as_if_it_had_not_been_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = Slots::open(Some(dir.path()), 7).unwrap();
+        for run in 1..=3 {
+            slots.take(Run(run)).unwrap().unwrap().pid.store(run as i32 + 10, SeqCst);
+        }
+        drop(slots);
+        let unborn: Vec<Record> =
+            peek(dir.path()).into_iter().filter(|record| record.run == Run(2)).collect();
+        unbear(dir.path(), &unborn).unwrap();
+        let slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let pid = |run| slots.get(Run(run)).unwrap().record().pid;
+        assert_eq!([pid(1), pid(2), pid(3)], [11, 0, 13]);
     }
 
     #[test]

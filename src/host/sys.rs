@@ -50,6 +50,13 @@ pub(super) fn pidfd_lives(pidfd: &OwnedFd) -> bool {
     matches!(nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO), Ok(0))
 }
 
+/// The process that a pidfd is of, by its pid here: -1 once it was reaped. `None`: it is no pidfd, or there
+/// is no /proc.
+pub(super) fn pidfd_pid(pidfd: &OwnedFd) -> Option<pid_t> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
 /// ioctl_tty(2) TIOCGWINSZ: the columns of the terminal that standard output is.
 pub(super) fn columns() -> Option<usize> {
     let mut size = MaybeUninit::<libc::winsize>::zeroed();

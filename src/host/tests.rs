@@ -57,6 +57,7 @@ impl Bench {
             nofile: None,
             oom_score_adj: None,
             default_dir: "/".into(),
+            deposits: false,
             trust,
         };
         let (children, writer) = UnixStream::pair().unwrap();

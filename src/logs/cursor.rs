@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use memchr::{memchr, memrchr_iter};
 
+use super::position::{self, Place};
 use super::rotate::rotated;
 
 const BLOCK: usize = 64 << 10;
@@ -39,13 +40,40 @@ pub(super) struct Cursor {
     offset: u64,
     buffer: Vec<u8>,
     start: usize,
+    /// Of the line before `offset`.
+    sum: u32,
 }
 
 impl Cursor {
     /// At the beginning of the oldest file.
     pub(super) fn new(path: &Path) -> Cursor {
         let seen = list(path);
-        Cursor { path: path.to_owned(), seen, current: 0, offset: 0, buffer: Vec::new(), start: 0 }
+        Cursor { path: path.to_owned(), seen, current: 0, offset: 0, buffer: Vec::new(), start: 0, sum: 0 }
+    }
+
+    /// Where it stands: behind the last line that it gave. `None`: there is no file yet.
+    pub(super) fn place(&self) -> Option<Place> {
+        let segment = self.seen.get(self.current)?;
+        Some(Place { id: segment.id, offset: self.offset, sum: self.sum })
+    }
+
+    /// Goes on behind a place. `false`: its file is gone, or was cut, and what was left of it with it; then
+    /// it goes on with the oldest lines that came after.
+    pub(super) fn seek(&mut self, place: Option<Place>) -> bool {
+        let Some(Place { id, offset, sum }) = place else { return true };
+        let Some(at) = self.seen.iter().position(|segment| segment.id == id) else { return false };
+        let file = &self.seen[at].file;
+        let (len, before) =
+            (file.metadata().map_or(0, |found| found.len()), position::sum_before(file, offset));
+        if before == Some(sum) {
+            (self.current, self.offset, self.sum) = (at, offset, sum);
+            return true;
+        }
+        // A file that has become shorter is still that file. Any other has got its inode: it is a newer one.
+        if len < offset {
+            self.current = at;
+        }
+        false
     }
 
     /// Before the last `count` lines.
@@ -59,6 +87,8 @@ impl Cursor {
                 break;
             }
         }
+        let segment = self.seen.get(self.current);
+        self.sum = segment.and_then(|segment| position::sum_before(&segment.file, self.offset)).unwrap_or(0);
         self.forget_buffer();
     }
 
@@ -86,7 +116,7 @@ impl Cursor {
                 return Some(self.take(searched, 0));
             }
             self.current += 1;
-            self.offset = 0;
+            (self.offset, self.sum) = (0, 0);
             self.forget_buffer();
             searched = 0;
         }
@@ -98,7 +128,7 @@ impl Cursor {
         if last.is_some() && last == identity(&self.path) {
             let current = self.seen.get(self.current).and_then(|segment| segment.file.metadata().ok());
             if self.current + 1 == self.seen.len() && current.is_some_and(|found| found.len() < self.offset) {
-                self.offset = 0;
+                (self.offset, self.sum) = (0, 0);
                 self.forget_buffer();
             }
             return;
@@ -120,6 +150,7 @@ impl Cursor {
 
     fn take(&mut self, length: usize, newline: usize) -> Vec<u8> {
         let line = self.buffer[self.start..self.start + length].to_vec();
+        self.sum = position::sum(&self.buffer[self.start..self.start + length + newline]);
         self.start += length + newline;
         self.offset += (length + newline) as u64;
         line
@@ -286,5 +317,48 @@ mod tests {
         cursor.advance();
         append("\n");
         assert_eq!(rest(&mut cursor), ["8"]);
+    }
+
+    #[test]
+    fn a_place_is_found_again_over_rotations_and_an_inode_is_not_taken_for_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let append = |text: &str| {
+            let mut file = File::options().append(true).create(true).open(&path).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+        };
+        let again = |place| {
+            let mut cursor = Cursor::new(&path);
+            let found = cursor.seek(place);
+            (found, rest(&mut cursor))
+        };
+        let none = Cursor::new(&path).place();
+        append("1\n2\n");
+        assert_eq!(again(none), (true, vec!["1".to_owned(), "2".to_owned()]));
+        let mut cursor = Cursor::new(&path);
+        let start = cursor.place();
+        assert_eq!(cursor.next_line().unwrap(), b"1");
+        let place = cursor.place();
+        let mut last = Cursor::new(&path);
+        last.seek_last(1);
+        assert_eq!(last.place(), place);
+        super::super::rotate::rotate(&path, 2).unwrap();
+        append("3\n");
+        super::super::rotate::rotate(&path, 2).unwrap();
+        append("4\nha");
+        assert_eq!(again(place), (true, ["2", "3", "4"].map(str::to_owned).to_vec()));
+        assert_eq!(again(start), (true, ["1", "2", "3", "4"].map(str::to_owned).to_vec()));
+        let lie = place.map(|place| Place { sum: place.sum + 1, ..place });
+        assert!(!again(lie).0);
+        super::super::rotate::rotate(&path, 2).unwrap();
+        assert_eq!(again(place), (false, ["3", "4"].map(str::to_owned).to_vec()));
+        append("5\n6\n");
+        let mut cursor = Cursor::new(&path);
+        cursor.seek_last(0);
+        let end = cursor.place();
+        assert_eq!(again(end), (true, vec![]));
+        File::create(&path).unwrap();
+        append("7\n");
+        assert_eq!(again(end), (false, vec!["7".to_owned()]));
     }
 }

@@ -10,11 +10,17 @@
 //! stands in memory that outlives it (`journal`), what a stream has said of a line that is not at its end in a
 //! file beside its FIFO (`unfinished`), and the next uphold goes on from there (`recover`). It does lose:
 //!
-//! - what stands in a FIFO whose last writer dies while no uphold runs; the log says so:
+//! - what stands in a FIFO whose last writer dies while no uphold runs, unless a service manager holds its
+//!   reading end; the log says so:
 //!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
 //! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
 //! - the count of the lines that a full disk has refused until then;
 //! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
+//!
+//! Who reads a log may have a position with each line (`position`): device, inode and offset of what stands
+//! behind it, for each stream, and a sum of that line, so that an inode that has become another file's is not
+//! taken for it. Given back, to this uphold or another, it is where the reading goes on: no line twice, and
+//! none left out but those whose file is gone, and then that is said.
 
 mod console;
 mod cursor;
@@ -25,6 +31,7 @@ mod kept;
 mod killed;
 mod lines;
 mod loss;
+mod position;
 mod pump;
 mod read;
 mod recover;
@@ -59,6 +66,8 @@ use wait::Command;
 
 pub use journal::{Lasting, REGION, Region};
 
+pub use position::Position;
+
 /// Where logs go.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -92,7 +101,8 @@ pub struct Source {
 pub enum Begins {
     /// Its run has just begun.
     Anew,
-    /// The image before has read it up to here, and held it open since: this goes on within its line.
+    /// An image or an uphold before has read it up to here, and it was held open since: this goes on within
+    /// its line.
     Seamlessly,
     /// An uphold before has read it, and for a while nobody: what a run had written that ended then is lost.
     AfterAGap,
@@ -126,6 +136,30 @@ pub struct Query {
     pub until: Option<Wall>,
     /// Go on with what is written from now on.
     pub follow: bool,
+    /// Say with each line where it ends, so that who was cut off may go on there.
+    pub positions: bool,
+    /// Go on there; `lines` does not count then.
+    pub after: Option<Position>,
+}
+
+/// What comes of reading a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Item {
+    /// A line.
+    Line(Line),
+    /// Only where positions are wanted.
+    Here(Here),
+}
+
+/// Where the reader stands: once all is read that was there, if it follows; and at the beginning where
+/// something is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Here {
+    /// To be given back as it is.
+    pub position: String,
+    /// Lines after the position that was asked for may be missing: their file is gone.
+    pub gap: bool,
 }
 
 /// One line of a log, as `GET /v1/units/NAME/logs` gives it.
@@ -137,6 +171,9 @@ pub struct Line {
     pub stream: String,
     /// Its text; bytes that are no UTF-8 are replaced.
     pub line: String,
+    /// Behind it, to be given back as it is; only where positions are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<String>,
 }
 
 /// Lines that wait for who reads a log.
@@ -244,7 +281,7 @@ impl Logs {
     /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
     /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
     /// as read with the one before.
-    pub fn read(&self, query: Query) -> mpsc::Receiver<Line> {
+    pub fn read(&self, query: Query) -> mpsc::Receiver<Item> {
         let (lines, answer) = mpsc::channel(ANSWER);
         let (settings, shared, commands) =
             (self.settings.clone(), self.shared.clone(), self.commands.downgrade());

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::failpoint;
+
 /// `max_size` and `keep` of `[logs]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -52,6 +54,8 @@ pub(super) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     }
     let free = (1..keep).find(|number| !exists(&rotated(path, *number))).unwrap_or(keep);
     for number in (0..free).rev() {
+        // Once a step: between any two of them uphold may be killed.
+        failpoint::reach("rotating");
         fs::rename(rotated(path, number), rotated(path, number + 1))?;
     }
     Ok(())

@@ -85,14 +85,26 @@ impl Bench {
 
 fn query(instance: &str, logs: &unit::Logs) -> Query {
     let (instance, logs) = (name(instance), logs.clone());
-    Query { instance, logs, lines: None, since: None, until: None, follow: false }
+    Query {
+        instance,
+        logs,
+        lines: None,
+        since: None,
+        until: None,
+        follow: false,
+        positions: false,
+        after: None,
+    }
 }
 
-async fn next(lines: &mut mpsc::Receiver<Line>) -> Option<Line> {
-    timeout(BOUND, lines.recv()).await.unwrap()
+async fn next(lines: &mut mpsc::Receiver<Item>) -> Option<Line> {
+    timeout(BOUND, lines.recv()).await.unwrap().map(|item| match item {
+        Item::Line(line) => line,
+        Item::Here(here) => panic!("no line, but {here:?}"),
+    })
 }
 
-async fn all(mut lines: mpsc::Receiver<Line>) -> Vec<String> {
+async fn all(mut lines: mpsc::Receiver<Item>) -> Vec<String> {
     let mut texts = Vec::new();
     while let Some(line) = next(&mut lines).await {
         texts.push(line.line);
@@ -457,4 +469,41 @@ proptest! {
             drop(dir);
         });
     }
+}
+
+#[test]
+fn who_gives_a_position_back_goes_on_there_whatever_the_streams_have_written() {
+    act(async {
+        let bench = Bench::new();
+        let logs = unit::Logs { stderr: Some(Output::File), ..unit::Logs::default() };
+        let mut streams = [false, true].map(|stderr| bench.stream("web", 1, stderr, &logs));
+        let mut written = Vec::new();
+        for round in 0..40 {
+            let text = format!("line {round}\n");
+            streams[round % 3 % 2].write_all(text.as_bytes()).unwrap();
+            assert_eq!(bench.logs.tail(&name("web")).await.last().map(String::as_str), Some(text.trim_end()));
+            written.push(text.trim_end().to_owned());
+        }
+        let mut wanted = Query { positions: true, ..query("web", &logs) };
+        let mut lines = Vec::new();
+        let mut answer = bench.logs.read(wanted.clone());
+        while let Some(line) = next(&mut answer).await {
+            lines.push(line);
+        }
+        let texts = |lines: &[Line]| lines.iter().map(|line| line.line.clone()).collect::<Vec<_>>();
+        assert_eq!(texts(&lines), written);
+        for (at, line) in lines.iter().enumerate() {
+            wanted.after = Position::parse(line.position.as_deref().unwrap());
+            // The lines that were asked for at first are no limit to what comes after.
+            wanted.lines = Some(1);
+            assert_eq!(all(bench.logs.read(wanted.clone())).await, written[at + 1..]);
+        }
+        wanted.follow = true;
+        let mut answer = bench.logs.read(wanted);
+        let here = timeout(BOUND, answer.recv()).await.unwrap().unwrap();
+        let position = lines.last().unwrap().position.clone().unwrap();
+        assert_eq!(here, Item::Here(Here { position, gap: false }));
+        streams[0].write_all(b"more\n").unwrap();
+        assert_eq!(next(&mut answer).await.unwrap().line, "more");
+    });
 }

@@ -79,7 +79,8 @@ async fn follow(pump: Rc<RefCell<Pump>>, id: u64, pipe: Rc<AsyncFd<File>>, mut r
         let turn = pump.borrow_mut().turn(id);
         match turn {
             Turn::Held(queue) => drop(queue.reserve().await),
-            Turn::Read | Turn::Dry => resumed = false,
+            Turn::Read => task::yield_now().await,
+            Turn::Dry => resumed = false,
             Turn::Gone => return,
         }
     }

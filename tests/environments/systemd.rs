@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::dsl::{is_root, pause, skip};
+use crate::dsl::{is_root, pause, skip, the_kernel_tells_of_the_dead};
 use crate::running::Running;
 use crate::{scratch, static_binary, target};
 
@@ -80,11 +80,26 @@ impl Host {
         self.until(name, &words, |out| is(out.trim()));
     }
 
-    /// The main process of a unit, in the tree's numbers.
-    fn main_pid(&self, unit: &str) -> String {
+    fn view(&self, unit: &str) -> serde_json::Value {
         let text = self.says(&["uphold", "ctl", "--output", "json", "status", unit]);
         let list: serde_json::Value = serde_json::from_str(&text).unwrap();
-        list["units"][0]["pid"].as_u64().unwrap_or_else(|| panic!("{unit} does not run: {text}")).to_string()
+        list["units"][0].clone()
+    }
+
+    /// The main process of a unit, in the tree's numbers.
+    fn main_pid(&self, unit: &str) -> String {
+        let view = self.view(unit);
+        view["pid"].as_u64().unwrap_or_else(|| panic!("{unit} does not run: {view}")).to_string()
+    }
+
+    /// What stands in a unit's log file, without stamps.
+    fn log(&self, unit: &str) -> Vec<String> {
+        let text = self.says(&["cat", &format!("/var/log/uphold/{unit}/stdout.log")]);
+        text.lines().map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned()).collect()
+    }
+
+    fn kill_uphold(&self) {
+        self.done(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "uphold"]);
     }
 }
 
@@ -165,15 +180,59 @@ fn systemd_starts_reloads_and_stops_uphold_with_all_that_it_runs() {
 
 #[test]
 fn services_outlive_a_uphold_that_is_killed_and_systemd_starts_another() {
-    let files = [("etc/uphold/units/web.toml", SLEEPS)];
+    let counts = "command = [\"sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done\"]\n";
+    let files = [("etc/uphold/units/web.toml", SLEEPS), ("etc/uphold/units/counts.toml", counts)];
     let Some(mut host) = Host::boot("systemd-killed", &files) else { return };
-    host.until("it runs", &["uphold", "ctl", "status"], |out| out.contains("Running"));
+    host.until("both run", &["uphold", "ctl", "status"], |out| out.matches("Running").count() == 2);
+    let pids = ["web", "counts"].map(|unit| host.main_pid(unit));
+    host.until_property("NFileDescriptorStore", |number| number == "4");
+    for restarts in ["1", "2"] {
+        let before = host.log("counts").len();
+        host.kill_uphold();
+        host.until_property("NRestarts", |now| now == restarts);
+        host.until_property("ActiveState", |state| state == "active");
+        host.until("both run again", &["uphold", "ctl", "status"], |out| out.matches("Running").count() == 2);
+        assert_eq!(["web", "counts"].map(|unit| host.main_pid(unit)), pids);
+        assert_eq!(["web", "counts"].map(|unit| host.view(unit)["restarts"].as_u64()), [Some(0); 2]);
+        let file = ["wc", "-l", "/var/log/uphold/counts/stdout.log"];
+        host.until("its log goes on", &file, |out| {
+            out.split(' ').next().and_then(|count| count.parse::<usize>().ok()) > Some(before + 10)
+        });
+        // What was kept is not kept twice.
+        assert_eq!(host.property("NFileDescriptorStore"), "4");
+    }
+    let log = host.log("counts");
+    let wanted: Vec<String> = (1..=log.len()).map(|number| number.to_string()).collect();
+    assert_eq!(log, wanted);
+}
+
+#[test]
+fn what_ends_while_systemd_waits_to_start_uphold_again_loses_neither_its_last_line_nor_its_status() {
+    let ends = "command = [\"sh\", \"-c\", \"echo first; until [ -e /run/gate ]; do sleep 0.02; done; echo last; exit 7\"]
+[restart]\npolicy = \"never\"\n";
+    let files = [
+        ("etc/uphold/units/web.toml", ends),
+        ("etc/systemd/system/uphold.service.d/late.conf", "[Service]\nRestartSec=5s\n"),
+    ];
+    let Some(mut host) = Host::boot("systemd-last-line", &files) else { return };
+    let file = ["cat", "/var/log/uphold/web/stdout.log"];
+    host.until("it has said it", &file, |out| out.ends_with(" first\n"));
+    host.until_property("NFileDescriptorStore", |number| number == "2");
     let pid = host.main_pid("web");
-    host.done(&["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "uphold"]);
-    host.until_property("NRestarts", |restarts| restarts == "1");
+    host.kill_uphold();
+    host.until_property("SubState", |state| state == "auto-restart");
+    host.write("/run/gate", "");
+    host.until("it was reaped", &["sh", "-c", &format!("[ -e /proc/{pid} ] || echo gone")], |out| {
+        out == "gone\n"
+    });
+    assert_eq!(host.property("SubState"), "auto-restart", "an uphold runs already: this shows nothing");
     host.until_property("ActiveState", |state| state == "active");
-    assert_eq!(host.says(&["cat", &format!("/proc/{pid}/comm")]), "sleep\n");
-    host.until("it runs again", &["uphold", "ctl", "status"], |out| out.contains("Running"));
+    host.until("its last line is there", &file, |out| out.ends_with(" last\n"));
+    assert_eq!(host.log("web"), ["first", "last"]);
+    let view = host.view("web");
+    assert_eq!(view["state"], "failed", "{view}");
+    assert!(view["last_exit"]["code"] == 7 || !the_kernel_tells_of_the_dead(), "{view}");
+    host.until_property("NFileDescriptorStore", |number| number == "0");
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn what_is_followed_ends_well_with_an_orderly_shutdown_and_badly_with_a_kill() {
     const TALK: &str =
         "command = [\"sh\", \"-c\", \"trap 'echo bye; exit' TERM; echo hello; while :; do sleep 0.1; done\"]";
     let followers: [&[&str]; 3] = [&["events", "-f"], &["logs", "web", "-f"], &["status", "-w"]];
-    for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGKILL, 1)] {
+    for (signal, code) in [(Signal::SIGTERM, 0), (Signal::SIGKILL, 5)] {
         let mut uphold = Uphold::with_unit("web", TALK);
         uphold.eventually("it talks", |uphold| uphold.log("web") == ["hello"]);
         let main = uphold.main_pid("web");

@@ -37,6 +37,21 @@ impl Uphold {
         Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![], program: binary().into() }
     }
 
+    /// Not started yet; it will fail as [`fail`](Uphold::fail) says.
+    pub fn fallible() -> Uphold {
+        let uphold = Uphold::new();
+        let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+        uphold.under(&["env", &plan])
+    }
+
+    /// `POINT COUNT ACTION`, one a line: what becomes of uphold where (src/failpoint.rs).
+    pub fn fail(&self, plan: &str) -> &Uphold {
+        let new = self.path("fail.made");
+        fs::write(&new, format!("{plan}\n")).unwrap();
+        fs::rename(new, self.path("fail")).unwrap();
+        self
+    }
+
     /// Started with one unit.
     pub fn with_unit(name: &str, text: &str) -> Uphold {
         Uphold::new().unit(name, text).start()
@@ -129,11 +144,28 @@ impl Uphold {
         self
     }
 
-    /// uphold is started again, with what else stands on the command line; what it says is added to stderr.
-    pub fn again(&mut self) -> &mut Uphold {
+    /// uphold is started again, with what else stands on the command line, and not expected to answer; what it
+    /// says is added to stderr.
+    pub fn again_blind(&mut self) -> &mut Uphold {
         let append = |name: &str| fs::File::options().append(true).open(self.path(name)).unwrap();
-        let (out, err) = (append("stdout"), append("stderr"));
-        self.child = Some(self.command().stdout(out).stderr(err).spawn().unwrap());
+        let mut command = self.command();
+        command.stdout(append("stdout")).stderr(append("stderr"));
+        self.child = Some(command.spawn().unwrap());
+        self
+    }
+
+    /// uphold is started again, as above, and answers.
+    pub fn again(&mut self) -> &mut Uphold {
+        self.again_blind().until_it_answers()
+    }
+
+    /// uphold is started again by this command, which becomes it.
+    pub fn again_by(&mut self, mut command: Command) -> &mut Uphold {
+        self.child = Some(command.spawn().unwrap());
+        self.until_it_answers()
+    }
+
+    fn until_it_answers(&mut self) -> &mut Uphold {
         self.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
         self
     }
@@ -159,6 +191,11 @@ impl Uphold {
     pub fn signal(&self, signal: Signal) -> &Uphold {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
         self
+    }
+
+    /// It has ended; [`exit`](Uphold::exit) says how.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.as_mut().unwrap().try_wait(), Ok(None))
     }
 
     /// Waits for its end.
@@ -187,6 +224,21 @@ impl Uphold {
     pub fn log(&self, unit: &str) -> Vec<String> {
         let text = fs::read(self.path(&format!("log/{unit}/stdout.log"))).unwrap_or_default();
         String::from_utf8_lossy(&text)
+            .lines()
+            .map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
+            .collect()
+    }
+
+    /// The same over all its files, oldest first.
+    pub fn whole_log(&self, unit: &str) -> Vec<String> {
+        let path = |number: u32| match number {
+            0 => self.path(&format!("log/{unit}/stdout.log")),
+            number => self.path(&format!("log/{unit}/stdout.log.{number}")),
+        };
+        let last = (0..).find(|number| !path(*number).exists()).unwrap();
+        let texts = (0..last).rev().map(|number| fs::read_to_string(path(number)).unwrap());
+        texts
+            .collect::<String>()
             .lines()
             .map(|line| line.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
             .collect()
@@ -357,7 +409,34 @@ impl Drop for Uphold {
                 pause();
             }
         }
+        self.end_left_behind();
     }
+}
+
+impl Uphold {
+    /// Ends the services of an uphold that was killed and not started again: the state that it has left tells
+    /// the mark that they carry.
+    fn end_left_behind(&self) {
+        let state = fs::read_to_string(self.path("run/private/state")).unwrap_or_default();
+        let head = state.lines().next().and_then(|line| serde_json::from_str::<Value>(line.get(9..)?).ok());
+        let Some(token) = head.as_ref().and_then(|head| head["token"].as_str()) else { return };
+        for pid in marked(token) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The living processes that a line of upholds has started, as their UPHOLD_RUN says.
+pub fn marked(token: &str) -> Vec<i32> {
+    let end = format!(":{token}");
+    let is_marked = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut entries = environ.split(|byte| *byte == 0);
+        entries.any(|entry| entry.starts_with(b"UPHOLD_RUN=") && entry.ends_with(end.as_bytes()))
+    };
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_marked).collect()
 }
 
 /// Gives way while waiting for something that no event tells of.
@@ -394,6 +473,15 @@ impl Lines {
             seen.push(line);
         }
         panic!("no line with `{text}`: {seen:#?}");
+    }
+
+    /// Waits for its end: what it still wrote, and its exit code.
+    pub fn rest(&mut self) -> (Vec<String>, Option<i32>) {
+        let mut rest = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            rest.push(line);
+        }
+        (rest, self.exit())
     }
 
     /// Waits for its end.
@@ -441,6 +529,13 @@ pub fn copy_binary(to: &Path) {
 pub fn is_alive(pid: i32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), None | Some(b'Z' | b'X'))
+}
+
+/// PIDFD_GET_INFO tells how a process ended from 6.15 on.
+pub fn the_kernel_tells_of_the_dead() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
 pub fn is_root() -> bool {

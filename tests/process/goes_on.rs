@@ -8,33 +8,22 @@ use crate::dsl::*;
 
 const SLEEP: &str = "command = [\"sleep\", \"600\"]\n[restart]\ndelay = \"10ms\"\n";
 
-/// An uphold that fails as the file says, which may be written at any time.
-fn fallible() -> Uphold {
-    let uphold = Uphold::new();
-    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-    uphold.under(&["env", &plan])
-}
-
-fn fail(uphold: &Uphold, line: &str) {
-    fs::write(uphold.path("fail"), format!("{line}\n")).unwrap();
-}
-
 fn image(uphold: &Uphold) -> u64 {
     uphold.get("/v1/version").map_or(0, |version| version["image"].as_u64().unwrap())
 }
 
-fn until_image(uphold: &Uphold, image: u64) {
+pub fn until_image(uphold: &Uphold, image: u64) {
     uphold.eventually("the next image answers", |uphold| self::image(uphold) == image);
 }
 
 #[test]
 fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
-    let uphold = fallible().unit("web", SLEEP).unit("down", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).unit("down", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
     let cases =
         [("panic", "the test wants a panic at command"), ("segv", "SIGSEGV at address 0x0000000000000008")];
     for (number, (action, text)) in (2..).zip(cases) {
-        fail(&uphold, &format!("command 1 {action}"));
+        uphold.fail(&format!("command 1 {action}"));
         // The connection goes with the image.
         let _ = uphold.http("POST /v1/units/down/stop");
         until_image(&uphold, number);
@@ -42,6 +31,8 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
         uphold.until_own_event(text);
         assert_eq!((uphold.main_pid("web"), uphold.state("web").as_str()), (pid, "running"));
     }
+    let (code, out, err) = uphold.ctl(&["events", "uphold"]);
+    assert!(code == 0 && out.contains("Crashed") && !out.contains("Started process"), "{code} {out}{err}");
     // What is still its child is reaped with its status.
     uphold.kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1 && view["state"] == "running");
@@ -50,9 +41,9 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
 
 #[test]
 fn an_abort_is_a_crash_like_any_other() {
-    let uphold = fallible().unit("web", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
-    fail(&uphold, "recorded 1 abort");
+    uphold.fail("recorded 1 abort");
     let _ = uphold.http("POST /v1/units/web/start");
     uphold.kill_main("web", Signal::SIGKILL);
     until_image(&uphold, 2);
@@ -63,10 +54,10 @@ fn an_abort_is_a_crash_like_any_other() {
 
 #[test]
 fn what_has_crashed_uphold_twice_is_dropped() {
-    let uphold = fallible().unit("web", SLEEP).start();
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
     for number in 2..=3 {
-        fail(&uphold, "command 1 panic");
+        uphold.fail("command 1 panic");
         let _ = uphold.http("POST /v1/units/web/stop");
         until_image(&uphold, number);
     }
@@ -76,13 +67,62 @@ fn what_has_crashed_uphold_twice_is_dropped() {
 }
 
 #[test]
+fn an_upgrade_forgives_what_has_crashed_the_binary_before() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    uphold.until("web", "running");
+    for number in 2..=3 {
+        uphold.fail("command 1 panic");
+        let _ = uphold.http("POST /v1/units/web/stop");
+        until_image(&uphold, number);
+    }
+    assert_eq!(uphold.http("POST /v1/units/web/stop").map(|(status, _)| status), Some(500));
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.until("web", "inactive");
+}
+
+#[test]
+fn a_crash_of_another_thread_is_not_the_fault_of_what_is_asked_meanwhile() {
+    let noisy = "command = [\"sh\", \"-c\", \"while :; do echo 0123456789012345678901234567890123456789; sleep 0.01; done\"]
+[logs]
+max_size = \"1KiB\"
+";
+    let uphold = Uphold::fallible().unit("web", noisy).start();
+    for number in 2..=3 {
+        uphold.fail("rotating 1 segv");
+        // Asked all the time, until the next image answers.
+        until_image(&uphold, number);
+        uphold.until_own_event("SIGSEGV at address 0x0000000000000008");
+    }
+    assert_eq!(image(&uphold), 3);
+    assert!(!uphold.stderr().contains("InputDropped"), "{}", uphold.stderr());
+}
+
+#[test]
+fn a_fault_of_the_thread_that_starts_processes_is_survived_with_what_it_has_just_started() {
+    for point in ["cloning", "cloned", "born"] {
+        let uphold = Uphold::fallible().unit("web", SLEEP).start();
+        let pid = uphold.until("web", "running").main_pid("web");
+        for (number, action) in [(2, "segv"), (3, "abort")] {
+            uphold.fail(&format!("{point} 1 {action}"));
+            let _ = uphold.http("POST /v1/units/web/restart");
+            until_image(&uphold, number);
+            uphold.until_view("web", &format!("its restart after {action} at {point}"), |view| {
+                view["state"] == "running" && view["pid"] != pid
+            });
+            assert_eq!((uphold.view("web")["restarts"].clone(), is_alive(pid)), (0.into(), false), "{point}");
+        }
+    }
+}
+
+#[test]
 fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"100ms\"\n");
-    let mut uphold = fallible().unit("web", SLEEP).unit("probed", &probed).start();
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).unit("probed", &probed).start();
     let pid = uphold.until("web", "running").main_pid("web");
     uphold.until_view("probed", "ready", |view| view["ready"] == true);
     for (number, verb) in [(2, "start"), (3, "reset"), (4, "restart")] {
-        fail(&uphold, "command 1 panic");
+        uphold.fail("command 1 panic");
         let _ = uphold.http(&format!("POST /v1/units/web/{verb}"));
         if number < 4 {
             until_image(&uphold, number);
@@ -160,7 +200,7 @@ fn a_deleted_binary_survives_a_crash() {
     let uphold = plan.under(&["env", &words]).unit("web", SLEEP).own_binary().start();
     let pid = uphold.until("web", "running").main_pid("web");
     fs::remove_file(uphold.path("uphold")).unwrap();
-    fail(&uphold, "command 1 panic");
+    uphold.fail("command 1 panic");
     let _ = uphold.http("POST /v1/units/web/start");
     until_image(&uphold, 2);
     assert_eq!(uphold.main_pid("web"), pid);
@@ -205,7 +245,7 @@ fn as_pid_1_it_survives_crash_and_upgrade() {
     let pid = uphold.until("web", "running").main_pid("web");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
-    fail(&uphold, "command 1 segv");
+    uphold.fail("command 1 segv");
     let _ = uphold.http("POST /v1/units/web/start");
     until_image(&uphold, 3);
     assert_eq!(uphold.main_pid("web"), pid);
@@ -277,9 +317,9 @@ fn what_uphold_itself_gets_for_a_write_is_not_forwarded_to_command() {
 
 #[test]
 fn a_signal_that_comes_while_it_crashes_is_not_lost() {
-    let mut uphold = fallible().unit("web", SLEEP).start();
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).start();
     uphold.until("web", "running");
-    fail(&uphold, "decided 1 panic");
+    uphold.fail("decided 1 panic");
     // Both are there at once, and the first one is that of the crash.
     uphold.signal(Signal::SIGSTOP).signal(Signal::SIGUSR2).signal(Signal::SIGTERM).signal(Signal::SIGCONT);
     assert_eq!(uphold.exit().code(), Some(0));

@@ -1,0 +1,228 @@
+//! uphold is replaced, and nobody who asks it something need know.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::dsl::*;
+use crate::goes_on::until_image;
+
+/// Writes a line every few milliseconds, over many files.
+const COUNTS: &str = "command = [\"sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo line $i; i=$((i+1)); echo line $i; sleep 0.005; done\"]\n\
+                      [logs]\nmax_size = \"1KiB\"\nkeep = 1000\n";
+
+/// Takes half a second to stop and half a second to come up, and keeps count of its starts.
+fn slow(uphold: &Uphold) -> String {
+    let line = "echo x >> STARTS; trap 'sleep 0.5; exit 0' TERM; while :; do sleep 0.05; done";
+    let line = line.replace("STARTS", &uphold.path("starts").display().to_string());
+    format!("command = [\"sh\", \"-c\", \"{line}\"]\nup_after = \"500ms\"\n")
+}
+
+fn starts(uphold: &Uphold) -> usize {
+    std::fs::read_to_string(uphold.path("starts")).unwrap_or_default().lines().count()
+}
+
+fn kill_and_start(uphold: &mut Uphold) {
+    uphold.kill().again();
+}
+
+#[test]
+fn followers_miss_nothing_and_see_nothing_twice_over_upgrades_and_kills() {
+    let mut uphold = Uphold::fallible().unit("web", COUNTS).start();
+    uphold.until("web", "running");
+    let mut logs = Lines::of(uphold.ctl_command(&["logs", "web", "-f"]));
+    let mut events = Lines::of(uphold.ctl_command(&["-o", "json", "events", "-f"]));
+    let mut web = Lines::of(uphold.ctl_command(&["-o", "json", "events", "web", "-f"]));
+    let mut status = Lines::of(uphold.ctl_command(&["status", "-w"]));
+    let mut seen = vec![logs.until("line 1")];
+    let number = |line: &String| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+    let mut all: Vec<u64> = vec![number(&events.until("Started process web"))];
+    for round in 0..25 {
+        if round == 10 {
+            uphold.fail("command 1 segv");
+            let _ = uphold.http("POST /v1/units/web/start");
+            until_image(&uphold, 2);
+        } else if round % 5 == 4 {
+            kill_and_start(&mut uphold);
+        } else {
+            let (code, out, err) = uphold.ctl(&["upgrade"]);
+            assert_eq!(code, 0, "{out}{err}");
+        }
+    }
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    status.until("Inactive");
+    let listed = uphold.http("GET /v1/events").unwrap().1;
+    uphold.signal(Signal::SIGTERM);
+    uphold.exit();
+    let (rest, code) = logs.rest();
+    seen.extend(rest);
+    assert_eq!(code, Some(0));
+    let written = uphold.whole_log("web");
+    assert!(written.len() > 100, "{}", written.len());
+    let first = seen.iter().zip(&written).position(|(seen, written)| seen != written);
+    assert_eq!(
+        (first, seen.len()),
+        (None, written.len()),
+        "{:?}",
+        first.map(|at| (&seen[at..], &written[at..]))
+    );
+    let counted: Vec<String> = (1..=written.len()).map(|number| format!("line {number}")).collect();
+    assert_eq!(counted.iter().zip(&written).find(|(counted, written)| counted != written), None);
+    let (rest, code) = events.rest();
+    assert_eq!(code, Some(0));
+    all.extend(rest.iter().map(number));
+    assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+    let missing: Vec<&str> = listed
+        .lines()
+        .filter(|line| !all.contains(&number(&(*line).to_owned())) && number(&(*line).to_owned()) >= all[0])
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(web.rest().0.iter().map(number).collect::<Vec<_>>().is_sorted_by(|a, b| a < b));
+    assert_eq!(status.exit(), Some(0));
+}
+
+#[test]
+fn a_new_life_of_uphold_is_said_and_its_events_are_shown_from_their_beginning() {
+    let mut uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n");
+    let pid = uphold.until("web", "running").main_pid("web");
+    let err = std::fs::File::create(uphold.path("events.err")).unwrap();
+    let mut command = uphold.ctl_command(&["events", "-f"]);
+    command.stderr(Stdio::from(err));
+    let events = Lines::of(command);
+    events.until("Started process web");
+    uphold.kill();
+    std::fs::remove_file(uphold.path("run/private/state")).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.again();
+    events.until("Started process web");
+    let said = std::fs::read_to_string(uphold.path("events.err")).unwrap();
+    assert!(said.contains("took nothing over"), "{said}");
+}
+
+#[test]
+fn a_restart_goes_on_over_an_upgrade_and_a_kill_and_restarts_once() {
+    for kill in [false, true] {
+        let uphold = Uphold::new();
+        let text = slow(&uphold);
+        let mut uphold = uphold.unit("web", &text).start();
+        uphold.until("web", "running");
+        let restart = uphold
+            .ctl_command(&["restart", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        uphold.until("web", "stopping");
+        let mut replace =
+            || if kill { kill_and_start(&mut uphold) } else { assert_eq!(uphold.ctl(&["upgrade"]).0, 0) };
+        replace();
+        replace();
+        let output = restart.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+        assert!(said.contains("uphold was replaced meanwhile"), "{said}");
+        assert_eq!((uphold.state("web").as_str(), starts(&uphold)), ("running", 2));
+        let stop =
+            uphold.ctl_command(&["stop", "web"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let wait = uphold
+            .ctl_command(&["wait", "web", "--for", "stopped", "--timeout", "20s"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        uphold.until("web", "stopping");
+        if kill {
+            kill_and_start(&mut uphold)
+        } else {
+            assert_eq!(uphold.ctl(&["upgrade"]).0, 0)
+        };
+        for mut child in [stop, wait] {
+            assert_eq!(child.wait().unwrap().code(), Some(0));
+        }
+        let start = uphold
+            .ctl_command(&["start", "web"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        uphold.until("web", "starting");
+        if kill {
+            kill_and_start(&mut uphold)
+        } else {
+            assert_eq!(uphold.ctl(&["upgrade"]).0, 0)
+        };
+        assert_eq!({ start }.wait().unwrap().code(), Some(0));
+        assert_eq!(starts(&uphold), 3);
+    }
+}
+
+#[test]
+fn a_service_that_ends_as_soon_as_it_is_up_is_a_failed_start_after_an_upgrade_too() {
+    let text = "autostart = false\nup_after = \"1s\"\ncommand = [\"sh\", \"-c\", \"sleep 1.5; echo last words; exit 3\"]\n[restart]\ndelay = \"1m\"\n";
+    let uphold = Uphold::with_unit("web", text);
+    let start = uphold.ctl_command(&["start", "web"]).stderr(Stdio::piped()).spawn().unwrap();
+    uphold.until("web", "starting");
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    let output = start.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("exit 3") && said.contains("last words"), "{said}");
+}
+
+#[test]
+fn what_a_crash_has_left_undone_is_said_and_what_was_recorded_is_done_once() {
+    for (place, code, starts, said) in [
+        ("command 1 panic", 1, 1, "the restart was not done"),
+        ("recorded 1 panic", 0, 2, "replaced meanwhile"),
+    ] {
+        let uphold = Uphold::fallible();
+        let text = slow(&uphold);
+        let uphold = uphold.unit("web", &text).start();
+        uphold.until("web", "running");
+        uphold.fail(place);
+        let (got, out, err) = uphold.ctl(&["restart", "web"]);
+        assert!(got == code && err.contains(said), "{place}: {got}: {out}{err}");
+        uphold.until("web", "running");
+        assert_eq!(self::starts(&uphold), starts, "{place}");
+        let (code, out, err) = uphold.ctl(&["restart", "web"]);
+        assert_eq!((code, err.as_str(), self::starts(&uphold)), (0, "", starts + 1), "{out}");
+    }
+}
+
+#[test]
+fn fifty_clients_are_answered_during_twenty_upgrades() {
+    let uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n");
+    uphold.until("web", "running");
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for number in 0..50 {
+            let (uphold, over, asked) = (&uphold, &over, &asked);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    if number < 5 {
+                        let (code, out, err) = uphold.ctl(&["status"]);
+                        assert_eq!(code, 0, "{out}{err}");
+                    } else {
+                        let (status, body) = uphold.http("GET /v1/units").unwrap();
+                        assert!(
+                            status == 200 && serde_json::from_str::<Value>(&body).is_ok(),
+                            "{status}: {body}"
+                        );
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    pause();
+                }
+            });
+        }
+        for _ in 0..20 {
+            let (code, out, err) = uphold.ctl(&["upgrade"]);
+            if code != 0 {
+                over.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(code, 0, "{out}{err}");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 1000, "{asked:?}");
+}
