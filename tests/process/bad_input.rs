@@ -35,7 +35,7 @@ fn lenient_starts_the_rest() {
         .start();
     uphold.until("good", "running");
     assert_eq!(uphold.ctl(&["status", "bad"]).0, 4);
-    assert!(uphold.stderr().contains("bad.toml:1:"), "{}", uphold.stderr());
+    uphold.until_said("bad.toml:1:");
 }
 
 fn check(uphold: &Uphold) -> (i32, String) {

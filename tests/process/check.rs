@@ -71,5 +71,5 @@ fn a_masked_main_unit_is_warned_of_and_the_rest_runs() {
     std::os::unix::fs::symlink("/dev/null", uphold.path("units/db.toml")).unwrap();
     let uphold = uphold.start();
     uphold.until("web", "running");
-    assert!(uphold.stderr().contains("cannot run with --main db: it is masked"), "{}", uphold.stderr());
+    uphold.until_said("cannot run with --main db: it is masked");
 }

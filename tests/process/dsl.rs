@@ -216,6 +216,11 @@ impl Uphold {
         fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
+    /// Waits until uphold's own log says this: it has a thread of its own, and may lag behind the API.
+    pub fn until_said(&self, text: &str) -> &Uphold {
+        self.eventually(text, |uphold| uphold.stderr().contains(text))
+    }
+
     pub fn stdout(&self) -> String {
         fs::read_to_string(self.path("stdout")).unwrap_or_default()
     }

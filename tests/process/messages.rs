@@ -36,7 +36,7 @@ fn a_socket_path_that_is_too_long_says_how_long_it_may_be() {
 fn a_daemon_without_units_says_where_it_looked() {
     let uphold = Uphold::new().start();
     let units = uphold.path("units").display().to_string();
-    assert!(uphold.stderr().contains(&format!("there are no units in {units}")), "{}", uphold.stderr());
+    uphold.until_said(&format!("there are no units in {units}"));
 }
 
 #[test]

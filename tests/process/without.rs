@@ -24,8 +24,7 @@ fn without_cgroups_a_tree_that_ignores_sigterm_is_killed_at_its_timeout() {
             "command = [\"sh\", \"-c\", \"trap '' TERM; (trap '' TERM; exec sleep 600) & echo $!; while :; do wait; done\"]\n[stop]\ntimeout = \"300ms\"",
         )
         .start();
-    // Its log has a thread of its own.
-    uphold.eventually("what is lacking is said", |uphold| uphold.stderr().contains("cgroup"));
+    uphold.until_said("cgroup");
     uphold.eventually("it runs", |uphold| uphold.log("web").len() == 1);
     let (main, child) = (uphold.main_pid("web"), uphold.log("web")[0].parse().unwrap());
     assert!(is_alive(child));
