@@ -308,7 +308,7 @@ mod tests {
     use crate::engine::{Input, Settings};
 
     fn head() -> Head {
-        let world = World { boot: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
+        let world = World { boot: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned(), first: 1 };
         let (token, release) = ("0123456789abcdef".to_owned(), "0.1.0".to_owned());
         let (state_version, cgroups, nofile, oom_score_adj) = (STATE_VERSION, None, None, None);
         Head {

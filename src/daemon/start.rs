@@ -29,6 +29,8 @@ use crate::probe::Prober;
 use crate::unit::trust::Trust;
 use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
+/// How long an image that cannot begin waits before it tries again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
@@ -95,6 +97,9 @@ pub fn run(options: Options) -> ExitCode {
         Ok(end) => end,
         Err(refusal) => {
             complain(&refusal.text);
+            if host::goes_on() {
+                begin_again();
+            }
             End { status: refusal.status, reboot: false }
         }
     };
@@ -103,6 +108,14 @@ pub fn run(options: Options) -> ExitCode {
         complain(&format!("uphold: cannot end the machine: {error}"));
     }
     ExitCode::from(end.status)
+}
+
+/// An image that cannot begin and goes on from another one must not end: services run, and it may be PID 1.
+fn begin_again() {
+    complain("uphold: trying again in a second, for its services run");
+    std::thread::sleep(AGAIN);
+    let error = host::execute_again();
+    complain(&format!("uphold: cannot execute itself again: {error}"));
 }
 
 /// How a daemon ended.

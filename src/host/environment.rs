@@ -11,6 +11,7 @@ use nix::libc;
 
 use super::identity::Identity;
 use super::prepare::Failed;
+use super::reexec::GOES_ON;
 use crate::engine::SpawnFailure;
 use crate::unit::{EnvironmentFile, Inherit, Unit, envfile, trust::Trust};
 
@@ -55,6 +56,7 @@ pub(super) fn of(
 fn inherits(rule: &Inherit, name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     let ours = [b"NOTIFY_SOCKET".as_slice(), b"INVOCATION_ID", b"JOURNAL_STREAM"].contains(&bytes)
+        || name == GOES_ON
         || bytes.starts_with(b"WATCHDOG_")
         || bytes.starts_with(b"LISTEN_");
     let wanted = match rule {

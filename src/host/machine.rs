@@ -48,13 +48,15 @@ pub struct World {
     pub boot: String,
     /// As /proc/self/ns/pid shows it.
     pub pid_namespace: String,
+    /// When its PID 1 started, in clock ticks since boot: the number of a namespace is used again.
+    pub first: u64,
 }
 
 /// This boot and this pid namespace. Without /proc there is no telling, and nothing of before is ever ours.
 pub fn world() -> Option<World> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
     let pid_namespace = fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
-    Some(World { boot, pid_namespace })
+    Some(World { boot, pid_namespace, first: super::kin::started(1) })
 }
 
 /// When this process started, in clock ticks since boot. It stays so over an exec: with the pid it tells

@@ -60,7 +60,7 @@ use tokio::sync::mpsc;
 pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
 pub use patience::patiently;
-pub use reexec::{execute, open_descriptors, own_path, prepare_reexec};
+pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
 pub use store::{Deposit, Stored, stored_names};

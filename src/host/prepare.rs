@@ -94,7 +94,7 @@ pub(super) fn prepare(
     let identity = Identity::of(unit)?;
     let foreground = matches!(role, Role::Foreground);
     let mut environment: Environment = if foreground {
-        std::env::vars_os().collect()
+        std::env::vars_os().filter(|(name, _)| name != super::reexec::GOES_ON).collect()
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };

@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -50,16 +51,27 @@ impl Pointers {
 
 static READY: OnceLock<Ready> = OnceLock::new();
 
+/// In the environment of an image that goes on where another one was in the same process; not for children.
+pub(super) const GOES_ON: &str = "UPHOLD_GOES_ON";
+
+/// There was an image before this one in the same process.
+pub fn goes_on() -> bool {
+    std::env::var_os(GOES_ON).is_some()
+}
+
 /// Makes what an exec of uphold by itself needs. Call it early: arguments and environment are as they are now.
 pub fn prepare_reexec() -> io::Result<()> {
-    let image = super::sys::above_stdio(File::open("/proc/self/exe")?.into())?.into_raw_fd();
+    // To execute it is all that has to be allowed.
+    let image = File::options().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe")?;
+    let image = super::sys::above_stdio(image.into())?.into_raw_fd();
     let path = std::fs::read_link("/proc/self/exe")?;
     // The kernel's word for a file that was replaced.
     let path = match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
         Some(path) => PathBuf::from(OsString::from_vec(path.to_vec())),
         None => path,
     };
-    let environment = std::env::vars_os().map(|(mut name, value)| {
+    let environment = std::env::vars_os().filter(|(name, _)| name != GOES_ON);
+    let environment = environment.chain([(GOES_ON.into(), "1".into())]).map(|(mut name, value)| {
         name.push("=");
         name.push(value);
         name
@@ -93,6 +105,11 @@ pub fn execute(path: &Path) -> io::Error {
         return io::ErrorKind::InvalidInput.into();
     };
     go(libc::AT_FDCWD, &path, 0).into()
+}
+
+/// Executes the same binary again, for an image that could not begin. Returns only if it cannot.
+pub fn execute_again() -> io::Error {
+    execute_self().into()
 }
 
 /// Executes the same binary again, deleted or not. Returns only if it cannot. May be called by a signal

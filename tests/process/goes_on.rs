@@ -234,6 +234,30 @@ fn nothing_is_left_open_by_a_row_of_images() {
 }
 
 #[test]
+fn an_image_that_cannot_begin_tries_again_until_it_can() {
+    let uphold = Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"env; echo all; exec sleep 600\"]\n");
+    uphold.eventually("it has said it", |uphold| uphold.log("web").last().is_some_and(|line| line == "all"));
+    let pid = uphold.main_pid("web");
+    let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
+    fs::rename(&runs, &aside).unwrap();
+    fs::create_dir(&runs).unwrap();
+    // Whoever asks meanwhile waits to be let in.
+    let mut asks = uphold.ctl_command(&["upgrade"]).spawn().unwrap();
+    uphold.until_said("trying again in a second");
+    fs::remove_dir(&runs).unwrap();
+    fs::rename(&aside, &runs).unwrap();
+    uphold.eventually("it has begun", |uphold| image(uphold) >= 2);
+    assert_eq!(uphold.main_pid("web"), pid);
+    assert!(asks.wait().unwrap().success());
+    // What tells an image that it goes on is not for services.
+    assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+    uphold.eventually("it has said it again", |uphold| {
+        uphold.log("web").iter().filter(|line| *line == "all").count() == 2
+    });
+    assert!(!uphold.log("web").iter().any(|line| line.contains("UPHOLD_GOES_ON")));
+}
+
+#[test]
 fn as_pid_1_it_survives_crash_and_upgrade() {
     if !is_root() {
         return skip("a pid namespace needs root");
