@@ -14,6 +14,9 @@ use crate::host;
 
 /// unix(7): `sun_path` has 108 bytes, one of which ends it.
 const LONGEST_SOCKET: usize = 107;
+/// How soon a client that could not be let in is tried again: where descriptors are scarce, they are free for
+/// moments.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
 /// path is stale. `waiting`: the listener of the image before, at which clients may wait already.
@@ -65,10 +68,10 @@ fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::warn!("cannot accept a client: {error}; trying again every second");
+                        tracing::warn!("cannot accept a client: {error}; trying again until it can");
                     }
                     failing = true;
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
         }
