@@ -245,8 +245,12 @@ impl Rules {
                     Some(new) => self.offered.insert(instance.clone(), (**new).clone()),
                     None => self.offered.remove(instance),
                 };
-                hold!(before.as_ref() != endpoints.as_deref(), "the endpoints of {instance} are told again");
-                if let (Some(old), Some(new)) = (self.inherited.remove(instance), endpoints) {
+                let inherited = self.inherited.remove(instance);
+                // What the one before has told may be taken back.
+                let anew =
+                    before.as_ref() != endpoints.as_deref() || endpoints.is_none() && inherited.is_some();
+                hold!(anew, "the endpoints of {instance} are told again");
+                if let (Some(old), Some(new)) = (inherited, endpoints) {
                     let facts = |offer: &Endpoints| (offer.ready, offer.serving, offer.terminating);
                     // What is on record is exact to the millisecond.
                     let kept = old.since.to_string() == new.since.to_string();
