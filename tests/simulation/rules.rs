@@ -333,7 +333,9 @@ impl Rules {
         while let Some(via) = ahead.pop() {
             for dependent in units.get(via).map(|planned| &planned.dependents).into_iter().flatten() {
                 let requires = units.get(dependent).is_some_and(|planned| planned.requires.contains(via));
-                if !(requires || engine.shutting_down()) || !seen.insert(dependent) {
+                // Who only wants it does not hold up an operator's stop, which may have begun before the shutdown.
+                let ending = engine.shutting_down() && reason != "StoppedByOperator";
+                if !(requires || ending) || !seen.insert(dependent) {
                     continue;
                 }
                 let lives = host.process(dependent).is_some_and(|process| process.alive);
