@@ -3,7 +3,7 @@
 //! 8) are looked at after every input.
 //!
 //! `UPHOLD_SIM_SECONDS` says how long it runs (3 without it) and, where it is set, begins at a seed of its
-//! own; `UPHOLD_SIM_SEED` replays one seed and tells its story.
+//! own or at `UPHOLD_SIM_FROM`; `UPHOLD_SIM_SEED` replays one seed and tells its story.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -93,7 +93,8 @@ fn whatever_goes_wrong_the_rules_hold() {
     let seconds = number("UPHOLD_SIM_SECONDS");
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     // Of its own accord a test does the same each time; who asks for more wants to see what is new.
-    let mut seed = seconds.map_or(0, |_| u64::try_from(clock.as_millis()).unwrap() << 20);
+    let own = seconds.map_or(0, |_| u64::try_from(clock.as_millis()).unwrap() << 20);
+    let mut seed = number("UPHOLD_SIM_FROM").unwrap_or(own);
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(3));
     while Instant::now() < end {
         if live(seed, false).is_err() {
