@@ -227,7 +227,8 @@ impl Host {
             News::FoundDead(instance, run, exit) => self.exits(instance, run, exit, now, dice, agenda),
             News::Looked(instance, run) => {
                 let Some(process) = self.of(&instance, run) else { return Vec::new() };
-                if process.left == 0 {
+                // With `stop.leave` only an uphold that takes over looks: it is over with its main process.
+                if process.left == 0 || process.unit.stop.leave {
                     self.bury(&instance);
                     return vec![Input::Emptied { instance, run }];
                 }
