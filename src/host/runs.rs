@@ -10,6 +10,7 @@ use super::adopt::Other;
 use super::cgroup::Leaf;
 use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
+use super::slots::Slot;
 use super::watch::Watch;
 use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
@@ -273,14 +274,20 @@ impl Host {
             // Descent is lost when the main process ends.
             let _ = kin.find(true).is_ok();
         }
+        let slot = self.slots.get(run).filter(|_| cont);
         // That of a stop is sent once, whoever asks again.
-        if cont && self.slots.get(run).is_some_and(|slot| !slot.tell()) {
+        if slot.is_some_and(Slot::is_told) {
             return;
         }
         failpoint::reach("telling");
         living.strike_main(signal, to);
         if cont {
             living.strike_main(Signal::CONT, to);
+        }
+        failpoint::reach("told");
+        // After it: where uphold is killed in between, it is sent a second time, which is kinder than never.
+        if let Some(slot) = slot {
+            slot.tell();
         }
     }
 

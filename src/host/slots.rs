@@ -233,9 +233,14 @@ impl Slot {
         self.exit.store(number(exit), SeqCst);
     }
 
-    /// The signal of a stop is being sent; `false`: it was before.
-    pub(super) fn tell(&self) -> bool {
-        self.told.swap(1, SeqCst) == 0
+    /// The signal of a stop was sent.
+    pub(super) fn tell(&self) {
+        self.told.store(1, SeqCst);
+    }
+
+    /// Whether it was.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.load(SeqCst) != 0
     }
 }
 
@@ -270,7 +275,8 @@ mod tests {
         for run in 1..=600 {
             let slot = slots.take(Run(run)).unwrap().unwrap();
             slot.born(run as i32, run * 10, 33);
-            assert!(slot.tell() && !slot.tell());
+            assert!(!slot.is_told());
+            slot.tell();
         }
         slots.get(Run(5)).unwrap().ended(Exit::Signal { signal: Signal::KILL, oom: false });
         slots.release(Run(6));
@@ -282,7 +288,7 @@ mod tests {
         let record = slots.get(Run(5)).unwrap().record();
         assert_eq!((record.run, record.pid, record.start, record.uid), (Run(5), 5, 50, 33));
         assert_eq!(record.exit, Some(Exit::Signal { signal: Signal::KILL, oom: false }));
-        assert!(!slots.get(Run(5)).unwrap().tell());
+        assert!(slots.get(Run(5)).unwrap().is_told());
         assert_eq!(slots.get(Run(600)).unwrap().record().exit, None);
         assert!(slots.get(Run(6)).is_none());
         drop(slots);

@@ -197,6 +197,30 @@ fn a_stop_that_is_on_record_is_done_and_one_that_is_not_was_never_answered() {
 }
 
 #[test]
+fn a_service_is_told_to_stop_wherever_uphold_is_killed_on_the_way_to_that() {
+    for plan in ["recorded 1 kill", "telling 1 kill", "told 1 kill"] {
+        let uphold = Uphold::fallible();
+        let text = format!(
+            "working_dir = \"{}\"
+command = [\"sh\", \"-c\", \"trap 'echo told >> told; exit 0' TERM; echo $$ >> runs; while :; do sleep 600 & wait; done\"]
+[stop]
+timeout = \"600s\"
+",
+            uphold.dir.path().display()
+        );
+        let mut uphold = uphold.unit(SUBJECT, &text).start();
+        uphold.until(SUBJECT, "running").eventually("it listens", |uphold| runs(uphold).len() == 1);
+        uphold.fail(plan);
+        assert_eq!(uphold.http("POST /v1/units/web/stop"), None, "{plan}");
+        let end = uphold.exit();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&end), Some(9), "{plan}");
+        uphold.again().until(SUBJECT, "inactive");
+        // Not by SIGKILL, which would come ten minutes later.
+        assert_eq!(fs::read_to_string(uphold.path("told")).unwrap().trim(), "told", "{plan}");
+    }
+}
+
+#[test]
 fn a_restart_by_the_operator_is_done_once_and_counts_as_none() {
     for (plan, count) in [
         ("command 1 kill", 1),
