@@ -9,6 +9,7 @@ mod check;
 mod disk;
 mod endpoints;
 mod files;
+mod ground;
 mod inheritance;
 mod journal;
 mod lasting;
@@ -24,6 +25,7 @@ mod upgrade;
 mod voice;
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use answers::{Inward, Waiter};
 use disk::Disk;
 use endpoints::Board;
 use files::{Files, Loading};
+use ground::Ground;
 use inheritance::Inheritance;
 use journal::Journal;
 use looks::Looks;
@@ -62,6 +65,7 @@ const AFTER_A_PANIC: Duration = Duration::from_millis(200);
 /// Everything that the loop holds.
 struct Daemon {
     engine: Engine,
+    ground: Ground,
     journal: Journal,
     /// The last change is in it.
     recorded: bool,
@@ -115,6 +119,8 @@ struct Ears {
     signals: host::Heard,
     /// Those that report a fault, sent by somebody.
     faults: mpsc::UnboundedReceiver<Signal>,
+    /// What was removed of the runtime directory.
+    gone: mpsc::UnboundedReceiver<Vec<OsString>>,
     inward: mpsc::UnboundedReceiver<Inward>,
 }
 
@@ -131,6 +137,10 @@ enum Wake {
     Watchdog,
     /// The state could not be written, and is to be.
     Unrecorded,
+    /// These were removed of the runtime directory.
+    Gone(Vec<OsString>),
+    /// It is to be looked what is gone of it.
+    Incomplete,
 }
 
 impl Daemon {
@@ -181,6 +191,8 @@ impl Daemon {
             Wake::Deadline => self.handle(Input::Tick),
             Wake::Watchdog => self.manager.alive(),
             Wake::Unrecorded => self.conclude(Vec::new()),
+            Wake::Gone(names) => self.ground.lost(names),
+            Wake::Incomplete => self.put_back(),
         }
     }
 
@@ -197,7 +209,9 @@ impl Daemon {
             Some(inward) = ears.inward.recv() => Wake::Inward(inward),
             () = at(deadline) => Wake::Deadline,
             () = at(watchdog) => Wake::Watchdog,
+            () = at(self.ground.due()) => Wake::Incomplete,
             () = at(self.journal.due()) => Wake::Unrecorded,
+            Some(names) = ears.gone.recv() => Wake::Gone(names),
             Some(notice) = ears.notices.recv() => Wake::Notice(notice),
             Some(request) = ears.requests.recv() => Wake::Request(request),
         }
@@ -214,7 +228,7 @@ impl Daemon {
     /// but what runs is stopped and answered for all the same.
     fn conclude(&mut self, effects: Vec<Effect>) {
         failpoint::reach("decided");
-        let recorded = self.journal.record(&mut self.engine);
+        let recorded = self.journal.record(&mut self.engine).and_then(|()| self.ground.holds());
         failpoint::reach("recorded");
         self.recorded = recorded.is_ok();
         if self.recorded {

@@ -40,6 +40,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Desk {
     wishes: BTreeMap<Name, Wish>,
+    /// The directory was removed: it is to be made again.
+    anew: bool,
     /// No more will come: all files go.
     closing: bool,
     /// They are gone.
@@ -72,6 +74,18 @@ impl Board {
         }
     }
 
+    /// Somebody has removed the directory: all files are written again.
+    pub fn put_back(&self, all: impl IntoIterator<Item = (Name, Wish)>) {
+        if let Some(shared) = &self.0 {
+            let mut desk = shared.desk();
+            desk.anew = true;
+            for (name, wish) in all {
+                desk.wishes.entry(name).or_insert(wish);
+            }
+            shared.changed.notify_all();
+        }
+    }
+
     /// Takes all files away, as nothing is served any more. Waits for it, at most that long.
     pub fn finish(&self, limit: Duration) {
         if let Some(shared) = &self.0 {
@@ -99,7 +113,7 @@ impl Writer {
             let began = Instant::now();
             let mut failed = Vec::new();
             let mut left = BTreeMap::new();
-            if !begun {
+            if !begun || std::mem::take(&mut self.shared.desk().anew) {
                 begun = self.begin().inspect_err(|error| failed.push(error.to_string())).is_ok();
             }
             for (name, wish) in wishes {

@@ -40,7 +40,7 @@ pub struct Inheritance {
     /// Pid and start of the uphold that has left the state, if that is another process.
     before: Option<(u32, u64)>,
     /// Held for as long as uphold runs; `None`: there is no runtime directory.
-    _lock: Option<Lock>,
+    pub lock: Option<Lock>,
 }
 
 /// Why this uphold must not begin.
@@ -107,7 +107,7 @@ impl Inheritance {
             stored: Stored::default(),
             complaint: None,
             before: None,
-            _lock: lock,
+            lock,
         }
     }
 

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -218,6 +218,28 @@ impl Journal {
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
+    }
+
+    /// What was written is where the next uphold looks for it.
+    pub fn is_in(&self, private: &Path) -> bool {
+        let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+        // Without a file, the last attempt has failed, and the next one is due.
+        let Some(file) = &self.file else { return true };
+        id(file.metadata()) == id(fs::symlink_metadata(path(private)))
+    }
+
+    /// Somebody has removed the file, and it cannot be begun anew now.
+    pub fn lose(&mut self) {
+        self.file = None;
+        self.say(&Err(io::ErrorKind::NotFound.into()));
+    }
+
+    /// Somebody has removed the file: begins it anew.
+    pub fn renew(&mut self, engine: &Engine) -> io::Result<()> {
+        self.file = None;
+        let begun = self.begin_anew(engine);
+        self.say(&begun);
+        begun
     }
 
     /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what

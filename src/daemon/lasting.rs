@@ -7,6 +7,9 @@ use std::path::Path;
 use crate::host::{self, Mapped};
 use crate::logs::{Lasting, REGION, Region};
 
+/// What the file is called.
+pub(super) const NOTES: &str = "pump";
+
 impl Region for Mapped {
     fn bytes(&mut self) -> &mut [u8] {
         Mapped::bytes(self)
@@ -17,9 +20,14 @@ impl Region for Mapped {
     }
 }
 
+/// Another region for those notes, after somebody has removed the file.
+pub(super) fn anew(private: &Path) -> io::Result<Box<dyn Region>> {
+    Ok(Box::new(Mapped::open(&private.join(NOTES), REGION)?))
+}
+
 /// The notes of the log pump in `private`; `None`, and said, where they cannot be kept.
 pub(super) fn of(private: &Path) -> Option<Lasting> {
-    let path = private.join("pump");
+    let path = private.join(NOTES);
     match Mapped::open(&path, REGION) {
         Ok(region) => Some(Lasting { dir: private.to_owned(), region: Box::new(region) }),
         Err(error) => {

@@ -12,6 +12,8 @@ use tokio::task::AbortHandle;
 use crate::control::{self, Peer};
 use crate::host;
 
+/// Its name in the runtime directory.
+pub(super) const SOCKET: &str = "control.sock";
 /// unix(7): `sun_path` has 108 bytes, one of which ends it.
 const LONGEST_SOCKET: usize = 107;
 /// How soon a client that could not be let in is tried again: where descriptors are scarce, they are free for

@@ -100,7 +100,8 @@ fn make(path: &Path, mode: u32) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
-fn make_runtime(path: &Path, uid: u32) -> Result<PathBuf, PlaceError> {
+/// Makes a runtime directory, unless it is there, and looks whether it serves.
+pub(super) fn make_runtime(path: &Path, uid: u32) -> Result<PathBuf, PlaceError> {
     let fail = |error| PlaceError::Io {
         path: path.to_owned(),
         what: "runtime directory",
@@ -125,7 +126,8 @@ fn holds_state(runtime: &Path) -> bool {
     runtime.join("private/state").exists()
 }
 
-fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
+/// The same for the private one in it.
+pub(super) fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
     let path = runtime.join("private");
     let fail =
         |error| PlaceError::Io { path: path.clone(), what: "place for FIFOs", error, flag: "--runtime-dir" };

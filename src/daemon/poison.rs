@@ -41,6 +41,8 @@ impl Daemon {
             Wake::Deadline => (2, self.engine.due(host::now().mono)).hash(&mut hasher),
             Wake::Watchdog => 3.hash(&mut hasher),
             Wake::Unrecorded => 4.hash(&mut hasher),
+            Wake::Gone(_) => 5.hash(&mut hasher),
+            Wake::Incomplete => 6.hash(&mut hasher),
         }
         hasher.finish() | 1
     }
@@ -58,6 +60,8 @@ impl Wake {
             Wake::Deadline => "a deadline".to_owned(),
             Wake::Watchdog => "the watchdog".to_owned(),
             Wake::Unrecorded => "a state that could not be written".to_owned(),
+            Wake::Gone(_) => "what was removed of the runtime directory".to_owned(),
+            Wake::Incomplete => "a look at the runtime directory".to_owned(),
         }
     }
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::files::{self, Files, Loading};
+use super::ground::Ground;
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
-use super::listener::listen;
+use super::listener::{SOCKET, listen};
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
@@ -337,7 +338,7 @@ async fn live(
     let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let known = engine.instances().into_iter().collect();
-    let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
+    let socket = places.runtime.as_deref().map(|dir| dir.join(SOCKET));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in));
     let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
@@ -350,8 +351,12 @@ async fn live(
         }
         None => None,
     };
+    let (gone_in, gone) = mpsc::unbounded_channel();
+    let dirs = (places.runtime.as_deref(), places.private.as_deref());
+    let ground = Ground::watch(dirs, before.lock.take(), accepting, gone_in);
     let mut daemon = Daemon {
         engine,
+        ground,
         journal,
         recorded: true,
         over: Vec::new(),
@@ -384,7 +389,7 @@ async fn live(
         exit: None,
     };
     let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
-    let mut ears = Ears { news, notices, requests, signals, faults, inward: inward_out };
+    let mut ears = Ears { news, notices, requests, signals, faults, gone, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     daemon.take_over(before);
     before.close_descriptors();
@@ -401,6 +406,9 @@ async fn live(
     daemon.board.finish(LAST_ENDPOINTS);
     daemon.logs.finish(LAST_LINES).await;
     let reboot = daemon.reboot;
+    let accepting = daemon.ground.accepting.take();
+    // Held until nothing of this uphold is left.
+    before.lock = daemon.ground.lock.take();
     // With them ends what is followed and what is waited for.
     drop((daemon, ears));
     if let Some(accepting) = accepting {

@@ -62,6 +62,9 @@ pub fn try_state(private: &Path) -> ExitCode {
 impl Daemon {
     /// Tries the new binary; [`Daemon::tried`] follows.
     pub(super) fn upgrade(&mut self, reply: Option<oneshot::Sender<Reply>>) {
+        if self.ground.due().is_some() {
+            self.put_back();
+        }
         self.conclude(Vec::new());
         let refused = if self.engine.shutting_down() {
             Some("uphold is shutting down".to_owned())
@@ -159,6 +162,13 @@ impl Daemon {
 
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
+        if self.ground.due().is_some() && self.ground.holds().is_ok() {
+            self.put_back();
+            // Once the listener of before is closed: the new image goes by the path.
+            let (inward, path) = (self.inward.clone(), path.to_owned());
+            tokio::spawn(async move { drop(inward.send(Inward::Execute(path))) });
+            return;
+        }
         self.upgrading = None;
         self.conclude(Vec::new());
         if !self.recorded {

@@ -65,6 +65,16 @@ pub(super) struct Offer {
 }
 
 impl Engine {
+    /// What was last told of each instance, for who has lost it; nothing of those of which only an uphold
+    /// before has told.
+    pub fn endpoints(&self) -> Vec<(Name, Option<Box<Endpoints>>)> {
+        let told = self.instances.iter().filter_map(|(name, instance)| {
+            let endpoints = instance.offered.as_ref()?.endpoints()?;
+            Some((name.clone(), Some(Box::new(endpoints))))
+        });
+        told.collect()
+    }
+
     /// Tells of an instance whose endpoints are not what was told last.
     pub(super) fn offer(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
         let Some(instance) = self.instances.get_mut(name) else { return };

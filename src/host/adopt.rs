@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::cgroup::Leaf;
 use super::exec::PROBES;
+use super::fifo::Existing;
 use super::kin::{self, Kin};
 use super::launch::{marker, stem};
 use super::patience::patiently;
@@ -135,7 +136,8 @@ impl Host {
             }
             (_, _) => begun,
         };
-        let output = self.reopen(&order, &stem, stored);
+        let lives = matches!(found, Found::Child | Found::Other(_) | Found::Kept(_)).then_some(pid);
+        let output = self.reopen(&order, &stem, stored, lives);
         let process = || match &found {
             Found::Child => sys::pidfd_open(pid).ok(),
             Found::Other(other) => other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
@@ -219,7 +221,8 @@ impl Host {
                 continue;
             }
             let kept = stored.take(run, Part::of(stream));
-            if let Ok(Some(captured)) = fifo::existing(dir, &stem(&instance, run), stream, kept) {
+            let there = fifo::existing(dir, &stem(&instance, run), stream, kept, None);
+            if let Ok(Existing::There(captured) | Existing::Lost(captured)) = there {
                 let (output, deposits) = (vec![captured], Vec::new());
                 self.say(News::Resumed { instance, run, output, deposits });
             }
@@ -277,23 +280,34 @@ impl Host {
         });
     }
 
-    /// The streams of a run, read on from where the uphold before was.
-    fn reopen(&self, order: &Order, stem: &str, stored: &mut Stored) -> Vec<Captured> {
+    /// The streams of a run, read on from where the uphold before was. `lives`: its main process, if it does.
+    fn reopen(&self, order: &Order, stem: &str, stored: &mut Stored, lives: Option<i32>) -> Vec<Captured> {
         let Some(dir) = self.settings.private.as_deref().filter(|_| !order.foreground) else {
             return Vec::new();
         };
+        let complain = |message: String| {
+            let instance = Some(order.instance.clone());
+            self.say(News::Notice { instance, reason: "LogReadFailed", message });
+        };
         let mut open = |stream| {
             let mut kept = stored.take(order.run, Part::of(stream));
-            patiently(|| fifo::existing(dir, stem, stream, kept.take()))
+            patiently(|| fifo::existing(dir, stem, stream, kept.take(), lives))
         };
         let open = |stream| match open(stream) {
-            Ok(captured) => captured,
+            Ok(Existing::There(captured)) => Some(captured),
+            Ok(Existing::Lost(captured)) => {
+                if lives.is_some() {
+                    complain(
+                        "its FIFO was removed while uphold ran, and its main process has it on neither stdout \
+                         nor stderr: what it writes until it is restarted is lost, and nobody can count it"
+                            .to_owned(),
+                    );
+                }
+                Some(captured)
+            }
+            Ok(Existing::Nothing) => None,
             Err(error) => {
-                self.say(News::Notice {
-                    instance: Some(order.instance.clone()),
-                    reason: "LogReadFailed",
-                    message: format!("cannot read its output on: {error}"),
-                });
+                complain(format!("cannot read its output on: {error}"));
                 None
             }
         };

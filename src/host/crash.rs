@@ -14,10 +14,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void};
 
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Place};
 use super::reexec::{FAULTS, execute_self, execute_self_alone};
 use crate::unit::Signal;
 
+/// The file of the page in the private directory.
+pub const CRASHES: &str = "crash";
 /// So many crashes
 pub const TOO_MANY: usize = 3;
 /// within so long are too many: uphold then does less.
@@ -46,6 +48,8 @@ struct Page {
 }
 
 static PAGE: OnceLock<&'static Page> = OnceLock::new();
+/// Where it lies.
+static PLACE: OnceLock<Place> = OnceLock::new();
 /// Signals that somebody sent, and that are no fault, go there.
 static SENT: AtomicI32 = AtomicI32::new(-1);
 
@@ -67,17 +71,17 @@ pub struct Crashes {
 /// Opens the page in the private directory: from here on every panic of a thread that uphold cannot do without,
 /// and every fault, ends in an exec of uphold by itself. `fresh`: crashes of another process count no more.
 pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(private.join("crash"))?;
+    let file = open(private)?;
     if fresh {
         file.set_len(0)?;
     }
     let mapped = Mapped::of(&file, size_of::<Page>())?;
+    let place = mapped.place();
     // SAFETY: all fields of a page are atomics of plain numbers.
     let page = unsafe { mapped.forever::<Page>(0, 1) };
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
     let page = *PAGE.get_or_init(|| page);
+    PLACE.get_or_init(|| place);
     std::panic::set_hook(Box::new(panicked));
     let length = page.length.swap(0, SeqCst).min(TEXT);
     let bytes: Vec<u8> = page.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
@@ -88,6 +92,27 @@ pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
         time != 0 && now.saturating_sub(time) < u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX)
     };
     Ok(Crashes { unsaid, too_many: page.times.iter().all(recent) })
+}
+
+fn open(private: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(private.join(CRASHES))
+}
+
+/// Somebody has removed the page's file: a new one takes its place, and says the same.
+pub fn renew_crashes(private: &Path) -> io::Result<()> {
+    let (Some(page), Some(place)) = (PAGE.get(), PLACE.get()) else { return Ok(()) };
+    let file = open(private)?;
+    drop(Mapped::of(&file, size_of::<Page>())?);
+    let said: Vec<u64> = page.numbers().map(|number| number.load(SeqCst)).collect();
+    let count = page.count.load(SeqCst);
+    // SAFETY: the mapping of the page is there for good, and its fields are atomics, shared.
+    unsafe { place.put(&file) }?;
+    for (number, said) in page.numbers().zip(said) {
+        number.store(said, SeqCst);
+    }
+    page.count.store(count, SeqCst);
+    Ok(())
 }
 
 /// What this thread takes from here on, by a number that a same one has again; 0: nothing.
@@ -154,6 +179,11 @@ fn own_tid() -> i32 {
 }
 
 impl Page {
+    /// All that is remembered of crashes that were said.
+    fn numbers(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.times.iter().chain([&self.input]).chain(&self.inputs).chain(&self.often)
+    }
+
     /// Nothing is allocated here.
     fn note(&self, text: impl Iterator<Item = u8>) {
         let mut length = 0;

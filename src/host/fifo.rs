@@ -1,10 +1,12 @@
 //! A run's output: a FIFO that uphold reads and the child holds open for reading and writing, so that it
 //! never sees EPIPE and what it wrote waits for a reader.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -51,26 +53,68 @@ fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     Ok(Pair { captured, child })
 }
 
-/// Opens what an uphold before has made, for reading; `None`: it is not there any more. `kept`: its reading
-/// end, which was open since then.
+/// What there is of a FIFO that an uphold before has made.
+pub(super) enum Existing {
+    /// Nothing: its output was read to its end.
+    Nothing,
+    /// Its reading end.
+    There(Captured),
+    /// Somebody has removed it, and nothing leads to it any more: this is at its end.
+    Lost(Captured),
+}
+
+/// Opens what an uphold before has made, for reading. `kept`: its reading end, which was open since then.
+/// `process`: the main process, if it lives: where somebody has removed the FIFO, it has it still. An uphold
+/// that has seen that has left an empty file in its place ([`logs`](crate::logs)).
 pub(super) fn existing(
     dir: &Path,
     stem: &str,
     stream: Stream,
     kept: Option<OwnedFd>,
-) -> io::Result<Option<Captured>> {
+    process: Option<i32>,
+) -> io::Result<Existing> {
     let path = path(dir, stem, stream);
-    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(pipe) => {
+    let left = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(pipe) if pipe.metadata()?.file_type().is_fifo() => {
             let kept = kept.is_some_and(|kept| is_same(&kept, &pipe));
-            Ok(Some(Captured { stream, pipe: pipe.into(), path: Some(path), kept }))
+            return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path: Some(path), kept }));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => kept.map_or(Ok(None), |pipe| {
-            super::sys::set_nonblocking(&pipe)?;
-            Ok(Some(Captured { stream, pipe, path: None, kept: true }))
-        }),
-        Err(error) => Err(error),
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error),
+    };
+    let name = path.file_name().unwrap_or_default();
+    let (was_kept, pipe) = match (kept, process) {
+        (Some(kept), _) => {
+            super::sys::set_nonblocking(&kept)?;
+            (true, Some(kept))
+        }
+        (None, Some(process)) => (false, through(process, name)?),
+        (None, None) => (false, None),
+    };
+    let captured = |pipe, path, kept| Captured { stream, pipe, path, kept };
+    Ok(match (pipe, left) {
+        (Some(pipe), left) => Existing::There(captured(pipe, left.then_some(path), was_kept)),
+        (None, true) => Existing::Lost(captured(pipe2(OFlag::O_CLOEXEC)?.0, Some(path), false)),
+        (None, false) => Existing::Nothing,
+    })
+}
+
+/// The pipe of a FIFO that is gone by its name, if this process has it for its stdout or stderr.
+fn through(process: i32, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+    for stream in [1, 2] {
+        let link = PathBuf::from(format!("/proc/{process}/fd/{stream}"));
+        let Ok(target) = std::fs::read_link(&link) else { continue };
+        let last = target.file_name().unwrap_or_default().as_bytes();
+        if last.strip_suffix(b" (deleted)").unwrap_or(last) != name.as_bytes() {
+            continue;
+        }
+        let pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&link)?;
+        if pipe.metadata()?.file_type().is_fifo() {
+            return Ok(Some(pipe.into()));
+        }
     }
+    Ok(None)
 }
 
 /// Both are ends of one pipe.

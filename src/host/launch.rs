@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::cgroup::{Base, Leaf};
@@ -324,8 +325,12 @@ fn main(
     let owner = (prepared.identity.uid, prepared.identity.gid);
     let mut ends = Ends::default();
     if !order.foreground {
-        ends = Ends::open(&shop.settings, &order.unit, &stem, owner)
-            .map_err(|error| Failed::io("opening its output", "", &error))?;
+        ends = Ends::open(&shop.settings, &order.unit, &stem, owner).map_err(|error| {
+            let mut failure = Failed::io("opening its output", "", &error);
+            // Somebody has removed the directory: it is put back.
+            failure.passing |= error.raw_os_error() == Some(libc::ENOENT);
+            failure
+        })?;
         prepared.image.stdio = Some(ends.stdio());
     }
     let mut made = match shop.base.as_ref().map(|base| base.leaf(&stem)) {

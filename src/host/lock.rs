@@ -24,7 +24,16 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// The runtime directory is this uphold's for as long as it is held.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code, reason = "held, not read")] Flock<File>);
+pub struct Lock(Flock<File>);
+
+impl Lock {
+    /// It is the lock of this directory: nobody has removed its file.
+    pub fn is_in(&self, dir: &Path) -> bool {
+        let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+        let ours = id(self.0.metadata());
+        ours.is_some() && ours == id(fs::symlink_metadata(dir.join("lock")))
+    }
+}
 
 /// Why a runtime directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +73,7 @@ struct Holder {
 pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, LockError> {
     let path = dir.join("lock");
     let io = |error| LockError::Io { path: path.clone(), error };
-    // Who may open it may lock it: 0600, or any user could keep uphold from coming back.
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = options.open(&path).map_err(io)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
+    let mut file = open(&path).map_err(io)?;
     let until = Instant::now() + PATIENCE;
     let private = dir.join("private");
     let mut unborn = Vec::new();
@@ -94,12 +99,41 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     // They never executed their commands: there was no start, and nothing has crashed. Where that cannot be
     // written, they count as having ended unseen.
     let _ = slots::unbear(&private, &unborn);
+    sign(&mut locked);
+    Ok(Lock(locked))
+}
+
+/// Takes the lock of a directory that has lost that of this uphold, which lives. Waits for nobody.
+pub fn lock_again(dir: &Path) -> Result<Lock, LockError> {
+    let path = dir.join("lock");
+    let io = |error| LockError::Io { path: path.clone(), error };
+    match Flock::lock(open(&path).map_err(io)?, FlockArg::LockExclusiveNonblock) {
+        Ok(mut locked) => {
+            sign(&mut locked);
+            Ok(Lock(locked))
+        }
+        Err((mut held, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err(LockError::Held { dir: dir.to_owned(), pid: Holder::read(&mut held).pid })
+        }
+        Err((_, errno)) => Err(io(errno.into())),
+    }
+}
+
+/// Who may open it may lock it: 0600, or any user could keep uphold from coming back.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Says in the file who has it. It is held, whether the disk has room to say by whom or not.
+fn sign(locked: &mut Flock<File>) {
     let (pid, start, (device, inode)) = (std::process::id(), super::own_start(), image("self"));
     let text = format!("{pid} {start} {device} {inode}\n");
-    // It is held, whether the disk has room to say by whom or not.
     let written = locked.rewind().and_then(|()| locked.write_all(text.as_bytes()));
     let _ = written.and_then(|()| locked.set_len(text.len() as u64));
-    Ok(Lock(locked))
 }
 
 /// Waits for the end of the uphold that has left a state in this directory, which is about to be if the lock was

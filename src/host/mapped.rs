@@ -77,11 +77,44 @@ impl Mapped {
         unsafe { std::slice::from_raw_parts(first, count) }
     }
 
+    /// Where it lies.
+    pub(super) fn place(&self) -> Place {
+        Place { start: self.start, size: self.size }
+    }
+
     /// The bytes.
     pub fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is `size` bytes long, readable and writable, lives as long as `self`, and is
         // reached through `self` only; the file was allocated to its full length and is cut by nobody.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
+    }
+}
+
+/// Where a mapping lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: an address and a size, through which nothing is read or written.
+unsafe impl Send for Place {}
+// SAFETY: the same.
+unsafe impl Sync for Place {}
+
+impl Place {
+    /// Puts another file there, in one step: who stores meanwhile stores in the old one or in the new one, and
+    /// every reference stays what it is. The file must be as long, and allocated. Errors are those of mmap(2).
+    ///
+    /// # Safety
+    /// The mapping is there for good, and is reached only through shared references to atomics.
+    pub(super) unsafe fn put(self, file: &File) -> io::Result<()> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+        let (flags, fd) = (flags | libc::MAP_FIXED, file.as_raw_fd());
+        // SAFETY: what is replaced is a mapping of this module's of this very size, and nothing beside it; what
+        // may be referenced in it are atomics, which may change at any time.
+        let start = unsafe { libc::mmap(self.start.as_ptr().cast(), self.size, protection, flags, fd, 0) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

@@ -16,6 +16,7 @@ mod directory;
 mod environment;
 mod exec;
 mod fifo;
+mod guard;
 mod identity;
 mod inherited;
 mod kin;
@@ -39,7 +40,8 @@ mod usage;
 mod users;
 mod watch;
 
-pub use lock::{Lock, LockError, lock_runtime_dir, wait_for_end};
+pub use guard::Guard;
+pub use lock::{Lock, LockError, lock_again, lock_runtime_dir, wait_for_end};
 pub use machine::{
     World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
     mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
@@ -57,7 +59,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
+pub use crash::{
+    CRASHES, Crashes, act, catch_crashes, forgive, handle_faults, is_poison, renew_crashes, taking,
+};
 pub use inherited::Inherited;
 pub use patience::patiently;
 pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
@@ -428,6 +432,16 @@ impl Host {
     /// Everything that was said of this run is on record: what was kept of it may go.
     pub fn release(&mut self, run: Run) {
         self.slots.release(run);
+    }
+
+    /// What is known of processes is in this private directory, where the next uphold looks for it.
+    pub fn is_kept_in(&self, private: &Path) -> bool {
+        self.slots.are_in(private)
+    }
+
+    /// Somebody has removed it from there: puts it back, in full. On an error it is to be tried again.
+    pub fn keep_anew(&mut self, private: &Path) -> std::io::Result<()> {
+        self.slots.renew(private)
     }
 
     /// The directory in which the cgroups of all runs are; `None`: there are none.

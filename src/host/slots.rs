@@ -9,13 +9,13 @@
 //! a run ended is written before its process is reaped. A slot is free once nobody needs it.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Place};
 use crate::engine::{Exit, Run};
 use crate::unit::Signal;
 
@@ -60,7 +60,7 @@ pub(super) struct Record {
 /// What the slots in a private directory say of processes, for who does not have them.
 pub(super) fn peek(private: &Path) -> Vec<Record> {
     let Ok(bytes) = std::fs::read(private.join("runs")) else { return Vec::new() };
-    let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
+    let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     let records = slots.iter().skip(1).map(glimpse);
     records.filter(|record| record.run.0 != 0 && record.pid > 0).collect()
 }
@@ -73,7 +73,7 @@ pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
     }
     let file = File::options().read(true).write(true).open(private.join("runs"))?;
     let bytes = std::fs::read(private.join("runs"))?;
-    let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
+    let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     for (at, record) in slots.iter().map(glimpse).enumerate().skip(1) {
         if unborn.iter().any(|one| (one.run, one.pid) == (record.run, record.pid)) {
             let place = at * size_of::<Slot>() + std::mem::offset_of!(Slot, pid);
@@ -83,16 +83,20 @@ pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
     Ok(())
 }
 
-/// Run, pid and start as they stand in the bytes of a slot.
-fn glimpse(slot: &[u8; size_of::<Slot>()]) -> Record {
+/// The bytes of a slot.
+type Bytes = [u8; size_of::<Slot>()];
+
+/// Run, pid, start and uid as they stand in the bytes of a slot.
+fn glimpse(slot: &Bytes) -> Record {
     let number =
         |at: usize| slot.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_ne_bytes);
-    let pid = (number(std::mem::offset_of!(Slot, pid)) & 0xffff_ffff) as u32;
+    let half =
+        |at: usize| slot.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes);
     Record {
         run: Run(number(std::mem::offset_of!(Slot, run))),
-        pid: pid.cast_signed(),
+        pid: half(std::mem::offset_of!(Slot, pid)).cast_signed(),
         start: number(std::mem::offset_of!(Slot, start)),
-        uid: 0,
+        uid: half(std::mem::offset_of!(Slot, uid)),
         exit: None,
     }
 }
@@ -103,6 +107,8 @@ pub struct Slots {
     /// `None`: nothing is writable, and nothing is kept.
     file: Option<File>,
     chunks: Vec<&'static [Slot]>,
+    /// Where the file is mapped, once for each chunk.
+    places: Vec<Place>,
     length: usize,
     free: Vec<&'static Slot>,
     used: HashMap<Run, &'static Slot>,
@@ -123,7 +129,14 @@ impl Slots {
             ),
             None => None,
         };
-        let mut slots = Slots { file, chunks: Vec::new(), length: 0, free: Vec::new(), used: HashMap::new() };
+        let mut slots = Slots {
+            file,
+            chunks: Vec::new(),
+            places: Vec::new(),
+            length: 0,
+            free: Vec::new(),
+            used: HashMap::new(),
+        };
         if let Some(file) = &slots.file {
             let there = usize::try_from(file.metadata()?.len()).unwrap_or(0) / size_of::<Slot>();
             slots.map(there.next_power_of_two().clamp(FIRST, MOST))?;
@@ -154,11 +167,51 @@ impl Slots {
     fn map(&mut self, length: usize) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mapped = Mapped::of(file, length * size_of::<Slot>())?;
+        self.places.push(mapped.place());
         // SAFETY: all fields of a slot are atomics of plain numbers.
         let slots = unsafe { mapped.forever::<Slot>(self.length * size_of::<Slot>(), length - self.length) };
         self.chunks.push(slots);
         self.length = length;
         Ok(())
+    }
+
+    /// They stand in the file that is in the private directory, if anything is kept.
+    pub(super) fn are_in(&self, private: &Path) -> bool {
+        let Some(file) = &self.file else { return true };
+        let id = |found: io::Result<Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+        let ours = id(file.metadata());
+        ours.is_some() && ours == id(private.join("runs").symlink_metadata())
+    }
+
+    /// Somebody has removed the file: a new one takes its place, in the directory and under every slot. What a
+    /// start in flight stores meanwhile is in the new one, too.
+    pub(super) fn renew(&mut self, private: &Path) -> io::Result<()> {
+        let Some(old) = &self.file else { return Ok(()) };
+        let draft = private.join("runs.new");
+        // It may be the old one, if that could not be given its name: nothing under a slot is ever cut short.
+        match std::fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut options = File::options();
+        let new = options.read(true).write(true).create_new(true).mode(0o600).open(&draft)?;
+        let length = self.length * size_of::<Slot>();
+        // All of it is allocated before anything depends on it.
+        drop(Mapped::of(&new, length)?);
+        let (mut before, mut after) = (vec![0; length], vec![0; length]);
+        old.read_exact_at(&mut before, 0)?;
+        new.write_all_at(&before, 0)?;
+        for place in &self.places {
+            // SAFETY: the mappings of slots are there for good, and slots are atomics, shared.
+            unsafe { place.put(&new) }?;
+        }
+        old.read_exact_at(&mut after, 0)?;
+        self.file = Some(new);
+        let ((before, _), (after, _)) = (before.as_chunks(), after.as_chunks());
+        for (slot, (before, after)) in self.chunks.iter().copied().flatten().zip(before.iter().zip(after)) {
+            slot.catch_up(before, after);
+        }
+        std::fs::rename(draft, private.join("runs"))
     }
 
     /// A slot for a run that is about to be started. `None`: nothing is kept at all. An error says that there
@@ -209,6 +262,16 @@ impl Slot {
         self.uid.store(0, SeqCst);
         self.exit.store(0, SeqCst);
         self.told.store(0, SeqCst);
+    }
+
+    /// What spawning threads have changed in the file before, after it was read and before this one took its
+    /// place, is so here, too: all else is stored by this thread.
+    fn catch_up(&self, before: &Bytes, after: &Bytes) {
+        let (before, after) = (glimpse(before), glimpse(after));
+        // What differs here by now was stored later still.
+        let _ = self.pid.compare_exchange(before.pid, after.pid, SeqCst, SeqCst);
+        let _ = self.uid.compare_exchange(before.uid, after.uid, SeqCst, SeqCst);
+        let _ = self.start.compare_exchange(before.start, after.start, SeqCst, SeqCst);
     }
 
     pub(super) fn record(&self) -> Record {
@@ -309,6 +372,58 @@ mod tests {
         let slots = Slots::open(Some(dir.path()), 7).unwrap();
         let pid = |run| slots.get(Run(run)).unwrap().record().pid;
         assert_eq!([pid(1), pid(2), pid(3)], [11, 0, 13]);
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_replaced_under_those_who_write_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let taken: Vec<_> = (1..=600).map(|run| slots.take(Run(run)).unwrap().unwrap()).collect();
+        assert!(slots.are_in(dir.path()));
+        let pids = |path: &Path| peek(path).into_iter().map(|record| (record.run.0, record.pid));
+        let (half, rest) = taken.split_at(300);
+        let born = |slots: &[&Slot], add: i32| {
+            for slot in slots {
+                slot.pid.store(slot.run.load(SeqCst) as i32 + add, SeqCst);
+            }
+        };
+        born(half, 1000);
+        std::fs::remove_file(dir.path().join("runs")).unwrap();
+        assert!(!slots.are_in(dir.path()));
+        // Others are born all the while.
+        std::thread::scope(|scope| {
+            scope.spawn(|| born(rest, 1000));
+            slots.renew(dir.path()).unwrap();
+        });
+        assert!(slots.are_in(dir.path()));
+        let all: Vec<(u64, i32)> = pids(dir.path()).collect();
+        assert_eq!(all, (1..=600).map(|run| (run, run as i32 + 1000)).collect::<Vec<_>>());
+        // And later, and in slots that are not there yet.
+        born(&taken, 2000);
+        slots.take(Run(601)).unwrap().unwrap().pid.store(1, SeqCst);
+        drop(slots);
+        let slots = Slots::open(Some(dir.path()), 7).unwrap();
+        assert_eq!(slots.get(Run(600)).unwrap().record().pid, 2600);
+        assert_eq!((slots.get(Run(1)).unwrap().record().pid, slots.runs().len()), (2001, 601));
+    }
+
+    #[test]
+    fn what_a_start_has_stored_in_the_file_before_is_not_lost() {
+        let slot = |pid: i32, start: u64| -> Bytes {
+            let mut bytes = [0; size_of::<Slot>()];
+            bytes[std::mem::offset_of!(Slot, pid)..][..4].copy_from_slice(&pid.to_ne_bytes());
+            bytes[std::mem::offset_of!(Slot, start)..][..8].copy_from_slice(&start.to_ne_bytes());
+            bytes
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let ours = slots.take(Run(1)).unwrap().unwrap();
+        ours.catch_up(&slot(0, 0), &slot(5, 50));
+        assert_eq!((ours.record().pid, ours.record().start), (5, 50));
+        // There is no child any more: that was stored here already.
+        ours.pid.store(0, SeqCst);
+        ours.catch_up(&slot(5, 50), &slot(5, 60));
+        assert_eq!((ours.record().pid, ours.record().start), (0, 60));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Watcher {
 }
 
 /// A shared inotify as the runtime wants it.
-struct Readable(Arc<Inotify>);
+pub(super) struct Readable(pub(super) Arc<Inotify>);
 
 impl AsFd for Readable {
     fn as_fd(&self) -> BorrowedFd<'_> {

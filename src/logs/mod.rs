@@ -13,6 +13,8 @@
 //! - what stands in a FIFO whose last writer dies while no uphold runs, unless a service manager holds its
 //!   reading end; the log says so:
 //!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
+//! - what a run writes to a FIFO that somebody has removed, if its main process has it on neither stdout nor
+//!   stderr; that is said, too;
 //! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
 //! - the count of the lines that a full disk has refused until then;
 //! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
@@ -44,7 +46,8 @@ mod tests;
 mod unfinished;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -258,6 +261,12 @@ impl Logs {
     /// The `[logs]` keys of an instance changed.
     pub fn configure(&self, instance: &Name, logs: &unit::Logs) {
         self.order(Command::Configure(instance.clone(), logs.clone()));
+    }
+
+    /// Somebody has removed these files from the directory of FIFOs, or some that nobody can name (`None`):
+    /// what of them is needed is put back. `region`: takes the place of the one in [`Lasting`].
+    pub fn put_back(&self, region: Option<Box<dyn Region>>, gone: Option<BTreeSet<OsString>>) {
+        self.order(Command::PutBack(region, gone));
     }
 
     /// The instance is gone: forget its last lines.

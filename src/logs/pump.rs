@@ -4,12 +4,13 @@
 //! left of it is kept: whoever is killed in between, the next pump finishes it (`recover`).
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use super::sink::Sink;
 use super::stamp::Stamper;
 use super::target::Target;
 use super::unfinished::Unfinished;
-use super::{Begins, Lasting, Settings, Shared, Source};
+use super::{Begins, Lasting, Region, Settings, Shared, Source};
 use crate::engine::Run;
 use crate::unit::{self, Name};
 
@@ -153,6 +154,40 @@ impl Pump {
         self.next += 1;
         self.streams.insert(self.next, stream);
         Some((self.next, pipe))
+    }
+
+    /// Somebody has removed these from the directory of FIFOs, or what is there to be looked for (`None`). A
+    /// FIFO cannot be given its name back. It is read on, and an empty file in its place tells a successor that
+    /// it was not at its end. `region`: what takes the place of the one of before.
+    pub(super) fn put_back(&mut self, region: Option<Box<dyn Region>>, gone: Option<&BTreeSet<OsString>>) {
+        if let Some(region) = region {
+            self.journal.move_to(region);
+        }
+        for stream in self.streams.values_mut() {
+            let Some(path) = &stream.path else { continue };
+            let Some(fifo) = path.file_name() else { continue };
+            let part = || [fifo, OsStr::new(PART)].into_iter().collect();
+            if gone.is_some_and(|gone| !gone.contains(fifo) && !gone.contains::<OsString>(&part())) {
+                continue;
+            }
+            if let Ok(false) = path.try_exists() {
+                let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+                let message = match made {
+                    // It was said of all of the directory.
+                    Ok(_) if gone.is_none() => None,
+                    Ok(_) => Some("after a kill of uphold it is found through the main process".to_owned()),
+                    Err(error) => Some(format!(
+                        "should uphold be killed, lines may be lost: cannot leave a mark in its place: {error}"
+                    )),
+                };
+                if let Some(then) = message {
+                    let message =
+                        format!("somebody has removed {}; it is read on, and {then}", path.display());
+                    say(&self.notices, &stream.instance, "FifoRemoved", true, message);
+                }
+            }
+            stream.unfinished.put_back(stream.splitter.unfinished());
+        }
     }
 
     /// Where an unfinished line is kept beside this FIFO.

@@ -72,6 +72,15 @@ impl Unfinished {
         Some(line)
     }
 
+    /// Somebody has removed the file: makes it anew, with this in it.
+    pub(super) fn put_back(&mut self, line: &[u8]) {
+        let gone = |path: &PathBuf| matches!(path.try_exists(), Ok(false));
+        if self.file.is_some() && self.path.as_ref().is_some_and(gone) {
+            (self.file, self.length, self.half) = (None, 0, 0);
+            self.keep(line, self.seq, false);
+        }
+    }
+
     /// This is left after that batch; `grown`: what was kept is its beginning. Where it cannot be kept it is
     /// in memory only, which is said.
     pub(super) fn keep(&mut self, line: &[u8], seq: u64, grown: bool) {

@@ -4,6 +4,8 @@
 //! thread sleeps in epoll_wait(2) without a time-out.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::File;
 use std::rc::Rc;
 
@@ -13,7 +15,7 @@ use tokio::task::{self, LocalSet};
 
 use super::console::Order;
 use super::pump::{Pump, Turn};
-use super::{Begins, Source};
+use super::{Begins, Region, Source};
 use crate::unit::{self, Name};
 
 /// Waits for a console at the end; by then a full pipe has passed however small its lines.
@@ -23,6 +25,8 @@ const ROUNDS: usize = 1024;
 pub(super) enum Command {
     Open(Source),
     Configure(Name, unit::Logs),
+    /// Put back what was removed of this, or whatever was.
+    PutBack(Option<Box<dyn Region>>, Option<BTreeSet<OsString>>),
     /// Read what this instance has written up to now, then answer.
     Drain(Name, oneshot::Sender<()>),
     /// Have the consoles write what they were given, then answer.
@@ -40,6 +44,7 @@ pub(super) async fn run(pump: Pump, mut commands: mpsc::UnboundedReceiver<Comman
             match commands.recv().await {
                 Some(Command::Open(source)) => open(&pump, source),
                 Some(Command::Configure(instance, logs)) => pump.borrow_mut().configure(&instance, &logs),
+                Some(Command::PutBack(region, gone)) => pump.borrow_mut().put_back(region, gone.as_ref()),
                 Some(Command::Drain(instance, done)) => {
                     // A queue that is full is not waited for: whoever asks must not hang on it.
                     let _ = pump.borrow_mut().drain(Some(&instance));

@@ -239,12 +239,13 @@ fn an_image_that_cannot_begin_tries_again_until_it_can() {
     uphold.eventually("it has said it", |uphold| uphold.log("web").last().is_some_and(|line| line == "all"));
     let pid = uphold.main_pid("web");
     let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
-    fs::rename(&runs, &aside).unwrap();
-    fs::create_dir(&runs).unwrap();
+    // What is replaced and not removed, nobody notices.
+    fs::hard_link(&runs, &aside).unwrap();
+    std::os::unix::fs::symlink(uphold.path("nowhere/runs"), uphold.path("link")).unwrap();
+    fs::rename(uphold.path("link"), &runs).unwrap();
     // Whoever asks meanwhile waits to be let in.
     let mut asks = uphold.ctl_command(&["upgrade"]).spawn().unwrap();
     uphold.until_said("trying again in a second");
-    fs::remove_dir(&runs).unwrap();
     fs::rename(&aside, &runs).unwrap();
     uphold.eventually("it has begun", |uphold| image(uphold) >= 2);
     assert_eq!(uphold.main_pid("web"), pid);

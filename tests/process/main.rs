@@ -15,6 +15,7 @@ mod faults;
 mod files;
 mod goes_on;
 mod logs;
+mod lost;
 mod messages;
 mod nginx;
 mod passes_over;

@@ -1,0 +1,258 @@
+//! The runtime directory while uphold runs: somebody may remove it, or files in it. A client would not find
+//! uphold any more, and whoever came after a kill would find nothing, and start second copies of all that runs.
+//! So what is needed is put back, in full, and that is said.
+//!
+//! Nothing is looked at without a sign. Signs come from inotify, many at a time while a tree is removed: what
+//! is gone is put back a moment later, when that is most likely over.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::listener::{self, listen};
+use super::places::{make_private, make_runtime};
+use super::{Daemon, lasting};
+use crate::control;
+use crate::host::{self, Guard, Lock, lock_again};
+
+/// From the first sign on.
+const SOON: Duration = Duration::from_millis(100);
+/// After something could not be put back.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Device and inode of what lies at a path.
+type Id = Option<(u64, u64)>;
+
+/// What uphold has in its runtime directory, and what it knows of that being gone.
+pub(super) struct Ground {
+    /// `None`: there is none.
+    runtime: Option<PathBuf>,
+    private: Option<PathBuf>,
+    pub(super) lock: Option<Lock>,
+    guard: Option<Guard>,
+    /// Who accepts at the control socket; `None`: nobody is to.
+    pub(super) accepting: Option<AbortHandle>,
+    socket: Id,
+    /// The notes of the log pump, and the page for crashes.
+    notes: Id,
+    page: Id,
+    /// What was removed since the last look.
+    gone: BTreeSet<OsString>,
+    due: Option<Instant>,
+    /// It was said that something cannot be put back.
+    failing: bool,
+    /// And that is what the next uphold needs.
+    bare: bool,
+}
+
+impl Ground {
+    /// Begins to watch. `gone` gets what is to be given to [`Ground::lost`].
+    pub(super) fn watch(
+        (runtime, private): (Option<&Path>, Option<&Path>),
+        lock: Option<Lock>,
+        accepting: Option<AbortHandle>,
+        gone: UnboundedSender<Vec<OsString>>,
+    ) -> Ground {
+        let mut ground = Ground {
+            runtime: runtime.map(Path::to_owned),
+            private: private.map(Path::to_owned),
+            lock,
+            guard: None,
+            accepting,
+            socket: None,
+            notes: None,
+            page: None,
+            gone: BTreeSet::new(),
+            due: None,
+            failing: false,
+            bare: false,
+        };
+        if let Some(runtime) = runtime {
+            let guard = Guard::new(gone).and_then(|mut guard| {
+                guard.watch([Some(runtime), private].into_iter().flatten())?;
+                Ok(guard)
+            });
+            match guard {
+                Ok(guard) => ground.guard = Some(guard),
+                Err(error) => tracing::warn!(
+                    "cannot watch {}: {error}; nobody notices if it is removed while uphold runs",
+                    runtime.display()
+                ),
+            }
+            ground.socket = id(&runtime.join(listener::SOCKET));
+        }
+        if let Some(private) = private {
+            ground.notes = id(&private.join(lasting::NOTES));
+            ground.page = id(&private.join(host::CRASHES));
+        }
+        ground
+    }
+
+    /// These were removed.
+    pub(super) fn lost(&mut self, names: Vec<OsString>) {
+        self.gone.extend(names);
+        self.due.get_or_insert_with(|| Instant::now() + SOON);
+    }
+
+    /// When it is to be looked what is gone.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// An error says that the next uphold would not find what is started now.
+    pub(super) fn holds(&self) -> io::Result<()> {
+        if self.bare { Err(io::Error::other("the runtime directory is not whole")) } else { Ok(()) }
+    }
+}
+
+fn id(path: &Path) -> Id {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Nothing lies there, or another one's.
+fn is_gone(path: &Path, ours: Id) -> bool {
+    ours.is_some() && id(path) != ours
+}
+
+/// Files of single streams, which the log thread removes at their ends.
+fn is_of_stream(name: &OsString) -> bool {
+    [".out", ".err", ".part"].iter().any(|end| name.as_bytes().ends_with(end.as_bytes()))
+}
+
+impl Daemon {
+    /// Looks what is gone of the runtime directory, and puts it back.
+    pub(super) fn put_back(&mut self) {
+        self.ground.due = None;
+        let Some(runtime) = self.ground.runtime.clone() else { return };
+        let names = std::mem::take(&mut self.ground.gone);
+        if !names.is_empty() && names.iter().all(is_of_stream) {
+            return self.logs.put_back(None, Some(names));
+        }
+        let mut back = Vec::new();
+        let outcome = self.put_all_back(&runtime, &mut back);
+        let failed = std::mem::replace(&mut self.ground.failing, outcome.is_err());
+        let (what, runtime) = (back.join(", "), runtime.display());
+        match outcome {
+            Ok(()) if failed => {
+                let message =
+                    format!("{runtime} is whole again: the next uphold takes over what runs as before");
+                self.own_event("RuntimeDirRestored", false, message);
+            }
+            Ok(()) if back.is_empty() => {}
+            Ok(()) => {
+                let message = format!(
+                    "somebody has removed {what} from {runtime} while uphold runs; it was put back, and the next \
+                     uphold takes over what runs as before"
+                );
+                self.own_event("RuntimeDirLost", true, message);
+            }
+            Err(error) => {
+                if self.ground.bare && !self.journal.is_in(&self.ground.private.clone().unwrap_or_default()) {
+                    self.journal.lose();
+                }
+                self.ground.gone.extend(names.into_iter().chain([OsString::new()]));
+                self.ground.due = Some(Instant::now() + AGAIN);
+                if !failed {
+                    let then = if self.ground.bare {
+                        "nothing is started until then, and should uphold be killed, the next one finds no \
+                         service and starts all of them a second time"
+                    } else {
+                        "the next uphold takes over what runs as before"
+                    };
+                    let message = format!(
+                        "somebody has removed files from {runtime} while uphold runs, and they cannot be put \
+                         back: {error}; trying again every second; {then}"
+                    );
+                    self.own_event("RuntimeDirLost", true, message);
+                }
+            }
+        }
+    }
+
+    /// The lock first: who has it says what lies here. The state last: it counts once all it speaks of is there.
+    fn put_all_back(&mut self, runtime: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
+        let ground = &mut self.ground;
+        ground.bare = true;
+        if !runtime.is_dir() {
+            back.push("all");
+        }
+        make_runtime(runtime, host::uid()).map_err(|error| error.to_string())?;
+        let private = ground.private.clone();
+        if private.is_some() {
+            make_private(runtime).map_err(|error| error.to_string())?;
+        }
+        let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+        if let Some(guard) = &mut ground.guard {
+            let dirs = [Some(runtime), private.as_deref()].into_iter().flatten();
+            guard.watch(dirs).map_err(|error| failed("watching it", error))?;
+        }
+        if ground.lock.as_ref().is_some_and(|lock| !lock.is_in(runtime)) {
+            ground.lock = Some(lock_again(runtime).map_err(|error| error.to_string())?);
+            back.push("lock");
+        }
+        if let Some(private) = private {
+            self.put_private_back(&private, back)?;
+        }
+        self.ground.bare = false;
+        self.put_socket_back(runtime, back)?;
+        let endpoints = runtime.join("endpoints");
+        if !endpoints.exists() {
+            self.board.put_back(self.engine.endpoints());
+            back.push("endpoints");
+        }
+        Ok(())
+    }
+
+    fn put_private_back(&mut self, private: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
+        let before = back.len();
+        if !self.host.is_kept_in(private) {
+            self.host.keep_anew(private).map_err(|error| format!("private/runs: {error}"))?;
+            back.push("private/runs");
+        }
+        let page = private.join(host::CRASHES);
+        if is_gone(&page, self.ground.page) {
+            host::renew_crashes(private).map_err(|error| format!("private/crash: {error}"))?;
+            self.ground.page = id(&page);
+            back.push("private/crash");
+        }
+        let notes = private.join(lasting::NOTES);
+        let mut region = None;
+        if is_gone(&notes, self.ground.notes) {
+            region = Some(lasting::anew(private).map_err(|error| format!("private/pump: {error}"))?);
+            self.ground.notes = id(&notes);
+            back.push("private/pump");
+        }
+        self.logs.put_back(region, None);
+        if back.len() > before || !self.journal.is_in(private) {
+            self.journal.renew(&self.engine).map_err(|error| format!("private/state: {error}"))?;
+            back.push("private/state");
+        }
+        Ok(())
+    }
+
+    /// Who is connected stays so.
+    fn put_socket_back(&mut self, runtime: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
+        let path = runtime.join(listener::SOCKET);
+        if self.ground.accepting.is_none() || !is_gone(&path, self.ground.socket) {
+            return Ok(());
+        }
+        let server: Arc<control::Server> = self.server.clone();
+        let accepting = listen(&path, None, server).map_err(|error| format!("control.sock: {error}"))?;
+        if let Some(old) = self.ground.accepting.replace(accepting) {
+            old.abort();
+        }
+        self.ground.socket = id(&path);
+        back.push("control.sock");
+        Ok(())
+    }
+}

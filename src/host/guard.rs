@@ -1,0 +1,76 @@
+//! Tells when somebody removes what uphold needs of its runtime directory: inotify on that directory and the
+//! private one below it, so that nothing has to be looked at again and again.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::watch::Readable;
+use super::{Task, sys};
+
+/// What takes a directory away itself, or what was to be told of it.
+const ITSELF: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
+    .union(AddWatchFlags::IN_MOVE_SELF)
+    .union(AddWatchFlags::IN_UNMOUNT)
+    .union(AddWatchFlags::IN_Q_OVERFLOW);
+
+/// Watches for as long as it is held.
+#[derive(Debug)]
+pub struct Guard {
+    inotify: Arc<Inotify>,
+    watched: Vec<WatchDescriptor>,
+    _task: Task,
+}
+
+impl Guard {
+    /// Watches nothing yet. `gone` gets the names of what was removed, without their directories; an empty one
+    /// stands for anything. What uphold removes itself is among them. Within a tokio runtime; errors are those
+    /// of inotify_init1(2).
+    pub fn new(gone: UnboundedSender<Vec<OsString>>) -> std::io::Result<Guard> {
+        let inotify = Arc::new(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?);
+        let events = sys::readable(Readable(inotify.clone()))?;
+        let task = Task::spawn(async move {
+            while let Ok(mut ready) = events.readable().await {
+                match events.get_ref().0.read_events() {
+                    Ok(read) => {
+                        let names: Vec<OsString> = read.into_iter().filter_map(name).collect();
+                        if !names.is_empty() && gone.send(names).is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => ready.clear_ready(),
+                }
+            }
+        });
+        Ok(Guard { inotify, watched: Vec::new(), _task: task })
+    }
+
+    /// Watches the directories that are there now by these names, and no others. Errors are those of
+    /// inotify_add_watch(2).
+    pub fn watch<'p>(&mut self, dirs: impl IntoIterator<Item = &'p Path>) -> std::io::Result<()> {
+        let flags =
+            AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_ONLYDIR | ITSELF;
+        let add = |dir: &Path| self.inotify.add_watch(dir, flags);
+        let watched = dirs.into_iter().map(add).collect::<Result<Vec<_>, _>>()?;
+        for old in std::mem::replace(&mut self.watched, watched) {
+            if !self.watched.contains(&old) {
+                // An error says that it went with its directory.
+                let _ = self.inotify.rm_watch(old);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of what is gone; `None`: nothing that anybody needs.
+fn name(event: InotifyEvent) -> Option<OsString> {
+    if event.mask.intersects(ITSELF) {
+        return Some(OsString::new());
+    }
+    // Drafts, which become something by another name.
+    event.name.filter(|name| !name.as_bytes().ends_with(b".new") && !name.as_bytes().starts_with(b"."))
+}

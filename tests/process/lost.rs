@@ -1,0 +1,169 @@
+//! Somebody removes the runtime directory, or files in it, while uphold runs: what is needed is put back, and a
+//! kill after that is survived.
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::dsl::*;
+
+/// Says each line that it is told by the FIFO `in`, and notes its pid in `runs`.
+fn echoing(uphold: &Uphold) -> String {
+    format!(
+        "working_dir = \"{}\"
+command = [\"sh\", \"-c\", \"exec 3<>in; echo $$ >> runs; while read -r line <&3; do echo \\\"$line\\\"; done\"]
+",
+        uphold.dir.path().display()
+    )
+}
+
+const LATE: &str = "autostart = false\ncommand = [\"sleep\", \"600\"]\n";
+
+fn started() -> Uphold {
+    let uphold = Uphold::new();
+    let made = Command::new("mkfifo").arg(uphold.path("in")).status().unwrap();
+    assert!(made.success());
+    let text = echoing(&uphold);
+    let uphold = uphold.unit("web", &text).unit("late", LATE).start();
+    uphold.until("web", "running");
+    uphold.eventually("it listens", |uphold| uphold.path("runs").exists());
+    tell(&uphold, "one");
+    uphold.eventually("it has said it", |uphold| uphold.log("web") == ["one"]);
+    uphold
+}
+
+fn tell(uphold: &Uphold, line: &str) {
+    let mut fifo = fs::File::options().read(true).write(true).open(uphold.path("in")).unwrap();
+    writeln!(fifo, "{line}").unwrap();
+}
+
+/// Removes it, whatever it is. Something may be put back meanwhile.
+fn remove(uphold: &Uphold, what: &str) {
+    let path = uphold.path("run").join(what);
+    let path = if what.is_empty() { uphold.path("run") } else { path };
+    if path.is_dir() { drop(fs::remove_dir_all(path)) } else { fs::remove_file(path).unwrap() }
+}
+
+/// uphold is killed, and the next one takes over what ran before and after the loss.
+fn survives_a_kill(uphold: &mut Uphold, what: &str) {
+    let web = uphold.main_pid("web");
+    tell(uphold, "two");
+    uphold.eventually("it has said more", |uphold| uphold.log("web") == ["one", "two"]);
+    assert_eq!(uphold.ctl(&["start", "late"]).0, 0, "{what}: {}", uphold.stderr());
+    let late = uphold.main_pid("late");
+    uphold.kill();
+    tell(uphold, "three");
+    uphold.again();
+    assert_eq!((uphold.main_pid("web"), uphold.main_pid("late")), (web, late), "{what}: {}", uphold.stderr());
+    for unit in ["web", "late"] {
+        assert_eq!(uphold.view(unit)["restarts"], 0, "{what}");
+    }
+    assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap(), format!("{web}\n"), "{what}");
+    tell(uphold, "four");
+    uphold
+        .eventually("it has said all", |uphold| uphold.log("web").last().is_some_and(|line| line == "four"));
+    assert_eq!(uphold.log("web"), ["one", "two", "three", "four"], "{what}");
+}
+
+#[test]
+fn what_is_removed_of_the_runtime_directory_is_put_back_and_a_kill_after_that_is_survived() {
+    for what in [
+        "",
+        "private",
+        "control.sock",
+        "lock",
+        "private/state",
+        "private/runs",
+        "private/pump",
+        "private/crash",
+    ] {
+        let mut uphold = started();
+        let events = Lines::of(uphold.ctl_command(&["events", "-f"]));
+        events.until("Started");
+        remove(&uphold, what);
+        // Who is connected stays so, and who comes is let in again.
+        events.until("RuntimeDirLost");
+        uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+        assert!(uphold.path("run").join(what).exists(), "{what}");
+        // Nobody else gets in.
+        let output = uphold.run();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1), "{what}: {said}");
+        assert!(said.contains(&format!("uphold with pid {} holds it", uphold.pid())), "{what}: {said}");
+        survives_a_kill(&mut uphold, what);
+    }
+}
+
+#[test]
+fn an_emptied_or_a_moved_runtime_directory_is_put_back_each_time() {
+    let mut uphold = started();
+    for round in 1..=3 {
+        let entries = fs::read_dir(uphold.path("run")).unwrap().flatten();
+        let names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.iter().for_each(|name| remove(&uphold, name));
+        uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+        uphold.eventually("it was said", |uphold| {
+            let events = uphold.all_events();
+            events.iter().any(|(_, line, count)| line.contains("RuntimeDirLost") && *count >= round)
+        });
+    }
+    fs::rename(uphold.path("run"), uphold.path("moved")).unwrap();
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("RuntimeDirLost somebody has removed all");
+    uphold.eventually("proxies find it again", |uphold| uphold.path("run/endpoints/web.json").exists());
+    survives_a_kill(&mut uphold, "moved");
+}
+
+#[test]
+fn a_fifo_that_is_removed_alone_is_said_and_found_again_through_the_process() {
+    let mut uphold = started();
+    remove(&uphold, "private/web.1.out");
+    uphold.until_event("web", "FifoRemoved");
+    survives_a_kill(&mut uphold, "FIFO");
+    // It ends as any other: nothing of it is left.
+    uphold.kill_main("web", Signal::SIGKILL);
+    uphold.eventually("its mark is gone", |uphold| !uphold.path("run/private/web.1.out").exists());
+    assert!(!uphold.events("web").iter().any(|(line, _)| line.contains("LogUnread")), "{}", uphold.stderr());
+}
+
+#[test]
+fn what_nobody_can_find_again_is_said_to_be_lost() {
+    // The main process has its output under another number.
+    let text = "command = [\"sh\", \"-c\", \"exec 5>&1 >/dev/null 2>&1; echo here >&5; exec sleep 600\"]\n";
+    let mut uphold = Uphold::with_unit("web", text);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.eventually("it has said it", |uphold| uphold.log("web") == ["here"]);
+    remove(&uphold, "private");
+    uphold.until_own_event("RuntimeDirLost");
+    uphold.kill().again();
+    assert_eq!(uphold.main_pid("web"), pid);
+    uphold.until_event("web", "LogReadFailed its FIFO was removed while uphold ran");
+    uphold.eventually("its log says so", |uphold| uphold.log("web").iter().any(|line| line.contains("lost")));
+}
+
+#[test]
+fn what_cannot_be_put_back_is_said_and_put_back_once_it_can() {
+    let mut uphold = started();
+    fs::remove_dir_all(uphold.path("run")).unwrap();
+    fs::write(uphold.path("run"), "in the way").unwrap();
+    uphold.until_said("and they cannot be put back: cannot use");
+    fs::remove_file(uphold.path("run")).unwrap();
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("RuntimeDirRestored");
+    survives_a_kill(&mut uphold, "in the way");
+}
+
+#[test]
+fn an_upgrade_right_after_the_loss_takes_over_what_runs() {
+    let mut uphold = started();
+    let pid = uphold.main_pid("web");
+    remove(&uphold, "");
+    uphold.signal(Signal::SIGUSR2);
+    uphold.eventually("the next image answers", |uphold| {
+        uphold.get("/v1/version").is_some_and(|version| version["image"] == 2)
+    });
+    assert_eq!(uphold.main_pid("web"), pid);
+    survives_a_kill(&mut uphold, "upgrade");
+}
