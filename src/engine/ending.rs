@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Effect, Run};
-use super::instance::{Idle, Next};
+use super::instance::{Idle, Instance, Next};
 use super::time::{Mono, Time};
 use super::{Engine, Settings};
+use crate::plan::Plan;
 use crate::unit::{Name, OnEnd, Scope, Signal};
 
 /// How long what outlives everything else may take, where `--stop-timeout` does not say.
@@ -140,7 +141,10 @@ impl Engine {
 
     fn final_status(&self) -> i32 {
         let asked = self.ending.as_ref().map_or(0, |ending| ending.status);
-        self.settings.deciding().and_then(|name| self.instances.get(name)?.status()).unwrap_or(asked)
+        let deciding = self.settings.deciding().and_then(|name| self.instances.get(name));
+        // That of a COMMAND that was to give way is not that of the one that was asked for.
+        let gave_way = |instance: &&Instance| self.settings.command.is_some() && instance.is_another();
+        deciding.filter(|instance| !gave_way(instance)).and_then(Instance::status).unwrap_or(asked)
     }
 
     /// What the stage that it stands in asks for, said once more.
@@ -178,12 +182,38 @@ impl Engine {
         }
     }
 
+    /// COMMAND, if it is another one than that of the uphold before, which may run: it was asked for.
+    pub(super) fn other_command(&self, plan: &Plan) -> Option<Name> {
+        let name = self.settings.command.as_ref()?;
+        let (old, new) = (self.instances.get(name)?, plan.units().get(name)?);
+        (old.unit.command != new.loaded.unit.command).then(|| name.clone())
+    }
+
+    /// The COMMAND of before gives way to the one that was asked for. What came for it is not for this one.
+    pub(super) fn replace_command(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
+        self.forwards.clear();
+        self.command_until = None;
+        self.step(now, effects, name, |instance, step| {
+            let message = "COMMAND is another one than that of the uphold before, which is stopped first";
+            step.normal(&instance.name, "Replaced", message);
+            instance.restart(step);
+        });
+        self.activate(now, effects, std::slice::from_ref(name));
+    }
+
     /// uphold got a signal that is COMMAND's.
     pub(super) fn forward(&mut self, now: Time, effects: &mut Vec<Effect>, signal: Signal) {
         let Some(name) = self.settings.command.clone() else { return };
         let Some(instance) = self.instances.get(&name) else { return };
         let ends = signal == Signal::TERM || signal == Signal::INT;
-        if let Some((life, _)) = instance.main() {
+        if instance.gives_way() && self.ending.is_none() {
+            // It is for the one that was asked for, and has not begun.
+            if ends {
+                self.begin_ending(now, effects, 128 + signal.number());
+            } else if self.forwards.len() < FORWARDS {
+                self.forwards.push(signal);
+            }
+        } else if let Some((life, _)) = instance.main() {
             let run = life.run;
             self.pass_on(now, effects, &name, run, signal);
         } else if instance.life().is_some_and(|life| life.born.is_none()) {

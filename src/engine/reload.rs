@@ -44,7 +44,11 @@ impl Engine {
     ) {
         let changes = if self.ending.is_some() { Changes::default() } else { self.preview(&plan, update) };
         if self.ending.is_none() {
+            let other = self.other_command(&plan);
             self.apply(now, effects, plan, &changes);
+            if let Some(name) = other {
+                self.replace_command(now, effects, &name);
+            }
         } else if self.plan.units().is_empty() {
             // Started again in the middle of a shutdown: that goes on in its order.
             self.follow_plan(plan);

@@ -127,10 +127,21 @@ impl Instance {
         }
     }
 
-    /// How long the main process may take; `None`: COMMAND, which takes as long as it likes.
+    /// What was started last is not what was asked for since.
+    pub(super) fn is_another(&self) -> bool {
+        self.pending.as_ref().is_some_and(|new| new.command != self.unit.command)
+    }
+
+    /// It is the COMMAND of an uphold before, and another one waits for its end.
+    pub(super) fn gives_way(&self) -> bool {
+        self.life().is_some() && self.is_another()
+    }
+
+    /// How long the main process may take; `None`: COMMAND, which takes as long as it likes, unless it is to
+    /// give way.
     fn limit(&self, step: &Step) -> Option<Duration> {
         if step.settings.command.as_ref() == Some(&self.name) {
-            return step.settings.command_timeout;
+            return step.settings.command_timeout.or(self.gives_way().then_some(self.unit.stop.timeout));
         }
         let by_probe = match &self.state {
             State::Stopping(stopping) => match stopping.why {

@@ -236,3 +236,25 @@ fn a_living_uphold_without_its_lock_file_is_left_alone() {
     assert!(text.contains(&format!("uphold with pid {} holds it", uphold.pid())), "{text}");
     assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", main));
 }
+
+#[test]
+fn a_command_of_init_that_is_another_one_takes_the_place_of_the_one_before() {
+    let uphold = Uphold::new();
+    let old = format!(
+        "cd {}; trap 'echo told >> told; exit 3' TERM; echo $$ >> runs; while :; do sleep 600 & wait; done",
+        uphold.dir.path().display()
+    );
+    let mut uphold = uphold.mode(&["init", "--", "sh", "-c", &old]).start();
+    let pid = uphold.until("command", "running").main_pid("command");
+    uphold.eventually("it listens", |uphold| uphold.path("runs").exists());
+    // The same one is taken over.
+    uphold.kill().again();
+    assert_eq!((uphold.main_pid("command"), uphold.state("command").as_str()), (pid, "running"));
+    uphold.kill();
+    let new = format!("[ -e {} ] && exit 7", uphold.path("told").display());
+    uphold = uphold.mode(&["init", "--", "sh", "-c", &new]);
+    uphold.again_blind();
+    assert_eq!(uphold.exit().code(), Some(7), "{}", uphold.stderr());
+    assert!(!is_alive(pid) && uphold.stderr().contains("Replaced"), "{}", uphold.stderr());
+    assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap().lines().count(), 1);
+}

@@ -278,3 +278,47 @@ fn proxies_are_told_anew_and_since_when_it_has_been_so() {
     let told = told.unwrap();
     assert_eq!((told.ready, told.since), (true, Wall::from_nanos(1_000_000_000)));
 }
+
+#[test]
+fn another_command_than_that_of_before_takes_its_place() {
+    let settings = || Settings { command: Some(name("cmd")), ..Settings::default() };
+    let command = |program: &str| {
+        unit("cmd", |unit| {
+            (unit.restart.policy, unit.on_end) = (Policy::Never, OnEnd::Shutdown);
+            (unit.command, unit.stop.timeout) = (vec![program.to_owned()], ms(2000));
+        })
+    };
+    let started = || {
+        let mut script = Script::with(settings(), vec![command("/bin/old")]);
+        script.spawned("cmd").did(&["spawn cmd"]);
+        script
+    };
+    let other = || vec![command("/bin/new")];
+    // The same one goes on.
+    let mut script = started();
+    script.killed_with(settings(), false, vec![command("/bin/old")]).did(&[]).dies("cmd", 3).did(&["exit 3"]);
+    // Another one waits for its end, which is nobody's status.
+    let mut script = started();
+    script.killed_with(settings(), false, other()).did(&["SIGTERM cmd", "SIGTERM cmd"]);
+    script.dies("cmd", 3).did(&["spawn cmd"]);
+    assert_eq!(script.engine.unit(&name("cmd")).unwrap().command, ["/bin/new"]);
+    script.spawned("cmd").dies("cmd", 7).did(&["exit 7"]);
+    // It has the time of its [stop], and a SIGTERM of that time is for uphold.
+    let mut script = started();
+    script.killed_with(settings(), false, other()).done.clear();
+    script.input(Input::Forward(Signal::TERM)).until(1999).did(&[]).until(2000).did(&["kill cmd"]);
+    script.dies("cmd", 0).did(&["exit 143"]);
+    // Other signals are for the one that was asked for.
+    let mut script = started();
+    script
+        .killed_with(settings(), false, other())
+        .input(Input::Forward(Signal::HUP))
+        .dies("cmd", 0)
+        .done
+        .clear();
+    script.spawned("cmd").did(&["SIGHUP cmd plain"]);
+    // One that an operator had stopped is no reason to wait.
+    let mut script = started();
+    script.command(Verb::Stop, &["cmd"]).dies("cmd", 0).done.clear();
+    script.killed_with(settings(), false, other()).did(&["applied cmd", "spawn cmd"]);
+}
