@@ -250,8 +250,10 @@ impl Daemon {
     /// was begun.
     fn release(&mut self, run: Run) {
         if self.recorded {
-            self.host.release(run);
-            self.manager.forget([run]);
+            // A manager that was not told yet may be told by the next image.
+            if !self.manager.forget(run) {
+                self.host.release(run);
+            }
         } else {
             self.over.push(run);
         }
@@ -261,13 +263,14 @@ impl Daemon {
     fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
         let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
-        self.manager.go_on(before.same, before.stored.runs(), &runs);
+        let over = self.host.known().difference(&runs).copied().collect();
+        self.manager.go_on(before.same, before.stored.runs(), &runs, over);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);
             failpoint::reach("adopting");
             self.host.adopt(taken, foreground, &mut before.stored);
         }
-        self.host.adopted(&runs, &mut before.stored);
+        self.host.adopted(&runs, self.manager.untold(), &mut before.stored);
         failpoint::reach("adopted");
     }
 

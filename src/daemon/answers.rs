@@ -39,6 +39,8 @@ pub(super) enum Inward {
     },
     /// Who waited for the engine's answer is gone.
     Gone(Ticket),
+    /// The service manager was told to keep nothing of this run.
+    Forgotten(Run),
     /// Files were looked at.
     Looked {
         /// What had been loaded then.
@@ -77,6 +79,7 @@ impl Inward {
             Inward::Probed { instance, run, kind, .. } => format!("{kind:?} probe of {instance}, run {run}"),
             Inward::Show { one, .. } => format!("a view of {one:?}"),
             Inward::Gone(_) => "a client that is gone".to_owned(),
+            Inward::Forgotten(run) => format!("what the service manager was told of run {run}"),
             Inward::Looked { .. } => "a look at the files".to_owned(),
             Inward::Execute(path) => format!("the exec of {}", path.display()),
             Inward::Loaded { .. } => "files that were read".to_owned(),
@@ -248,6 +251,11 @@ impl Daemon {
                 tracing::debug!("a client is gone before its answer came; what it asked for goes on");
                 self.waiters.remove(&ticket);
                 self.handle(Input::Gone { ticket });
+            }
+            Inward::Forgotten(run) => {
+                if self.manager.forgotten(run) {
+                    self.host.release(run);
+                }
             }
             Inward::Looked { of, found } => {
                 // What was loaded meanwhile says more.

@@ -375,8 +375,9 @@ async fn live(
         waiters: HashMap::new(),
         tickets: 0,
         attempts: HashMap::new(),
+        manager: Manager::start(inward.clone())
+            .map_err(|error| fail("the thread for the service manager", error))?,
         inward,
-        manager: Manager::start().map_err(|error| fail("the thread for the service manager", error))?,
         server: server.clone(),
         watchdog: manager::interval(),
         image: before.image,

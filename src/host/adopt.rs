@@ -194,16 +194,21 @@ impl Host {
         }
     }
 
+    /// The runs of main processes that something is kept of.
+    pub fn known(&self) -> HashSet<Run> {
+        self.slots.runs().into_iter().filter(|run| run.0 & PROBES == 0).collect()
+    }
+
     /// After all runs were taken over, which are these: probes of before are ended, what else was recorded is
-    /// forgotten, and what has ended meanwhile is heard of.
-    pub fn adopted(&mut self, wanted: &HashSet<Run>, stored: &mut Stored) {
+    /// forgotten, but for what is `needed` still, and what has ended meanwhile is heard of.
+    pub fn adopted(&mut self, wanted: &HashSet<Run>, needed: &HashSet<Run>, stored: &mut Stored) {
         for run in self.slots.runs() {
             let Some(record) = self.slots.get(run).map(|slot| slot.record()) else { continue };
             if run.0 & PROBES != 0 {
                 // Its attempt is nobody's any more. It leads a session, so a group.
                 end_stray(&record);
                 self.slots.release(run);
-            } else if !wanted.contains(&run) {
+            } else if !wanted.contains(&run) && !needed.contains(&run) {
                 self.slots.release(run);
             }
         }

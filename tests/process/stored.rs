@@ -27,7 +27,8 @@ impl Manager {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
         let manager = Manager { socket, heard: Vec::new(), store: Vec::new() };
-        (manager, uphold.under(&["env", &format!("NOTIFY_SOCKET={path}")]).start())
+        let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+        (manager, uphold.under(&["env", &plan, &format!("NOTIFY_SOCKET={path}")]).start())
     }
 
     fn listen(&mut self) {
@@ -175,4 +176,83 @@ fn a_manager_keeps_each_once_over_kills_and_upgrades_and_nothing_of_what_is_over
     uphold.eventually("the second run has counted", |uphold| uphold.log("web").len() == 4);
     let log = uphold.log("web");
     assert!(log[1] == log[3] && log[0] == log[2], "{log:?}");
+}
+
+/// So many words a manager may leave unread before who writes to it has to wait.
+fn unread() -> usize {
+    fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap().trim().parse().unwrap()
+}
+
+impl Manager {
+    /// Reads until it keeps these, each once, and nothing else.
+    #[track_caller]
+    fn until_it_keeps(&mut self, uphold: &Uphold, wanted: &[String]) {
+        let mut wanted = wanted.to_vec();
+        wanted.sort();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            self.listen();
+            let mut kept: Vec<&str> = self.store.iter().map(|(name, _)| name.as_str()).collect();
+            kept.sort_unstable();
+            if kept == wanted {
+                return;
+            }
+            assert!(Instant::now() < until, "not {wanted:?}, but {kept:?}\n{}", uphold.stderr());
+            pause();
+        }
+    }
+}
+
+fn names(runs: impl Iterator<Item = u64>) -> Vec<String> {
+    runs.flat_map(|run| [format!("{run}.out"), format!("{run}.pid")]).collect()
+}
+
+#[test]
+fn a_manager_that_reads_late_is_given_all_that_runs_and_nothing_of_what_is_over() {
+    let sleep = "command = [\"sleep\", \"600\"]\n";
+    // More than wait in its socket and in uphold.
+    let count = 300 + unread() as u64 / 2;
+    let uphold = (1..=count).fold(Uphold::new(), |uphold, at| uphold.unit(&format!("unit{at}"), sleep));
+    let (mut manager, uphold) = Manager::of(uphold);
+    uphold.eventually("all run", |uphold| {
+        let list = uphold.get("/v1/units").unwrap_or_default();
+        list["units"].as_array().is_some_and(|units| units.iter().all(|unit| unit["state"] == "running"))
+    });
+    // What ends before it was given is not given at all.
+    assert_eq!(uphold.ctl(&["restart", "unit7"]).0, 0);
+    let living = fs::read_dir(uphold.path("run/private")).unwrap().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.strip_suffix(".out")?.rsplit_once('.')?.1.parse().ok()
+    });
+    let living: Vec<u64> = living.collect();
+    assert_eq!(living.len() as u64, count);
+    manager.until_it_keeps(&uphold, &names(living.into_iter()));
+}
+
+#[test]
+fn what_a_manager_was_not_told_before_an_upgrade_or_a_crash_it_is_told_after_that() {
+    for crash in [false, true] {
+        let sleep = "command = [\"sleep\", \"600\"]\n";
+        let (mut manager, uphold) = Manager::of(Uphold::new().unit("web", sleep));
+        uphold.until("web", "running");
+        manager.until_it_keeps(&uphold, &names(1..=1));
+        // It does not read from here on, and its socket is full.
+        for _ in 0..=unread() {
+            let full = UnixDatagram::unbound().unwrap();
+            full.set_nonblocking(true).unwrap();
+            drop(full.send_to(b"STATUS=1", uphold.path("notify")));
+        }
+        assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+        if crash {
+            uphold.fail("command 1 segv");
+            drop(uphold.http("POST /v1/units/web/reset"));
+        } else {
+            uphold.signal(nix::sys::signal::Signal::SIGUSR2);
+        }
+        uphold.eventually("the next image answers", |uphold| {
+            uphold.get("/v1/version").is_some_and(|version| version["image"] == 2)
+        });
+        manager.until_it_keeps(&uphold, &names(2..=2));
+        assert!(manager.heard.contains(&"forget 1.out".to_owned()), "{:?}", manager.heard);
+    }
 }
