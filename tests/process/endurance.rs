@@ -38,7 +38,8 @@ fn two_hundred_restarts_leave_nothing_behind() {
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.eventually("nothing of 200 runs is held", |uphold| {
         let [files, fifos, watches, threads] = held(uphold);
-        files < 40 && fifos == 0 && watches == 0 && threads < 12
+        // Its runtime directory and the private one below it are watched all the time.
+        files < 40 && fifos == 0 && watches == 2 && threads < 12
     });
 }
 
