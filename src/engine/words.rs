@@ -107,7 +107,7 @@ pub(super) fn unkillable(name: &Name, pids: &[u32]) -> String {
 /// Why it is inactive: the API's word, and a sentence.
 pub(super) fn idle(idle: Idle) -> (&'static str, &'static str) {
     match idle {
-        Idle::NotAutostarted => ("NotAutostarted", "autostart is false and nothing requires it"),
+        Idle::NotAutostarted => ("NotAutostarted", "autostart is false and nobody has started it"),
         Idle::StoppedByOperator => ("StoppedByOperator", "stopped by the operator"),
         Idle::Reset => ("StoppedByOperator", "had failed, and was reset by the operator"),
         Idle::Masked => ("Masked", "masked: a symlink to /dev/null stands in place of its file"),
