@@ -81,3 +81,17 @@ fn the_problem_of_a_config_s_value_stands_at_its_place() {
     (new.log_level, new.main) = (Some("warn".to_owned()), None);
     assert_eq!(config.changed(&new), ["log.level", "main"]);
 }
+
+#[test]
+fn a_config_that_others_can_write_is_used_in_a_container_with_a_warning() {
+    let place = Place::new();
+    let path = place.write("uphold.toml", "[log]\nlevel = \"warn\"\n");
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let mut trust = place.sources(&[]).trust;
+    assert!(config(&path, &trust).is_err());
+    trust.lenient = true;
+    let config = config(&path, &trust).unwrap();
+    assert_eq!(config.log_level.as_deref(), Some("warn"));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].message.contains("not to be trusted"), "{:?}", config.warnings);
+}

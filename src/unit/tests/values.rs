@@ -53,7 +53,7 @@ fn a_wrong_value_is_told_what_would_do() {
 fn a_name_that_stands_twice_is_one_and_a_unit_of_systemd_means_the_one_without_its_ending() {
     assert_eq!(good(&with("after = [\"a\", \"b\", \"a\"]")).after, [name("a"), name("b")]);
     let (loaded, _) = loading(&with(""));
-    let set = Set { units: BTreeMap::from([(name("web"), loaded.unwrap())]), broken: Vec::new() };
+    let set = Set { units: BTreeMap::from([(name("web"), loaded.unwrap())]), ..Set::default() };
     assert_eq!(set.nearest(&name("web.service")), Some(&name("web")));
     assert_eq!(set.nearest(&name("wbe")), Some(&name("web")));
     assert_eq!(set.nearest(&name("nothing")), None);
