@@ -5,13 +5,13 @@ use super::*;
 #[test]
 fn defaults_are_merged_under_every_unit_and_contradict_none() {
     let place = Place::new();
-    place.write("u/web.toml", "command = [\"a\"]\n[readiness]\ntcp.port = 80\n[restart]\ndelay = 2");
+    place.write("u/web.toml", "command = [\"a\"]\n[readiness]\ntcp.port = 80\n[restart]\ndelay = 20");
     place.write("u/job.toml", "command = [\"a\"]\ntype = \"oneshot\"");
     place.write("u/all.toml", "type = \"group\"");
     place.write("u/main.toml", "command = [\"a\"]\non_end = \"shutdown\"");
     let path = place.write(
         "uphold.toml",
-        "main = \"main\"\nshutdown_timeout = \"5m\"\n[control]\nadmin_groups = [\"wheel\", 7]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[defaults]\nuser = \"{env:DB}\"\n[defaults.readiness]\nperiod = 3\n[defaults.restart]\npolicy = \"always\"\nlimit = 0\n",
+        "main = \"main\"\nshutdown_timeout = \"5m\"\n[control]\nadmin_groups = [\"wheel\", 7]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[defaults]\nuser = \"{env:DB}\"\n[defaults.readiness]\nperiod = 3\n[defaults.restart]\npolicy = \"always\"\nlimit = 0\nmax_delay = 10\n",
     );
     let mut sources = place.sources(&["u"]);
     sources.config = config(&path, &sources.trust).unwrap();
@@ -27,9 +27,10 @@ fn defaults_are_merged_under_every_unit_and_contradict_none() {
     let unit = |text: &str| set.units[&name(text)].unit.clone();
     assert_eq!(unit("web").readiness.as_ref().unwrap().period, Duration::from_secs(3));
     assert_eq!(
-        (unit("web").restart.policy, unit("web").restart.delay),
-        (Policy::Always, Duration::from_secs(2))
+        (unit("web").restart.policy, unit("web").restart.delay, unit("web").restart.max_delay),
+        (Policy::Always, Duration::from_secs(20), Duration::from_secs(20))
     );
+    assert_eq!(unit("job").restart.max_delay, Duration::from_secs(10));
     assert_eq!(unit("web").user.as_deref(), Some("db1"));
     assert_eq!((unit("job").restart.policy, unit("main").restart.policy), (Policy::Never, Policy::Never));
     assert!(unit("main").readiness.is_none());

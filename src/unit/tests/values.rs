@@ -131,6 +131,7 @@ fn probes_are_judged_by_a_kubelet_s_rules() {
         ("tcp = { port = \"http\" }".to_owned(), "no port is named"),
         ("http = { port = 80, scheme = \"FTP\" }".to_owned(), "must be \"http\" or \"https\""),
         ("http = { port = 80, host = \"a:80\" }".to_owned(), "host name"),
+        ("tcp = { port = 80, host = \"münchen.example\" }".to_owned(), "host name"),
         ("http = { port = 80, headers = { a_b = \"c\" } }".to_owned(), "alphanumeric"),
         ("http = { port = 80, headers = { A = \"b\\r\\nC: d\" } }".to_owned(), "line ends"),
     ] {
