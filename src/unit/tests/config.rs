@@ -7,7 +7,7 @@ fn defaults_are_merged_under_every_unit_and_contradict_none() {
     let place = Place::new();
     place.write("u/web.toml", "command = [\"a\"]\n[readiness]\ntcp.port = 80\n[restart]\ndelay = 20");
     place.write("u/job.toml", "command = [\"a\"]\ntype = \"oneshot\"");
-    place.write("u/all.toml", "type = \"group\"");
+    place.write("u/every.toml", "type = \"group\"");
     place.write("u/main.toml", "command = [\"a\"]\non_end = \"shutdown\"");
     let path = place.write(
         "uphold.toml",
