@@ -65,7 +65,7 @@ impl Engine {
             self.follow_plan(self.plan_of_before(plan));
         }
         if let Some(ticket) = ticket {
-            effects.push(Effect::Answer { ticket, answer: Answer::Loaded(changes) });
+            effects.push(Effect::Answer { ticket, answer: Answer::Loaded(Box::new(changes)) });
         }
     }
 

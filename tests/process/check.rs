@@ -95,3 +95,10 @@ fn all_that_is_wrong_is_said_at_once_whatever_else_is() {
     }
     assert!(!err.contains("handler"), "{err}");
 }
+
+#[test]
+fn where_no_unit_is_right_it_is_not_said_that_there_is_none() {
+    let uphold = Uphold::new().unit("web", "nonsense = 1\n").mode(&["run", "--lenient"]).start();
+    uphold.until_said("no unit is left: none that there is can be loaded");
+    assert!(!uphold.stderr().contains("there are no units"), "{}", uphold.stderr());
+}
