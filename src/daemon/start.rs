@@ -178,8 +178,10 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     for complaint in complaint.iter().chain(&before.complaint) {
         tracing::warn!("{complaint}");
     }
-    if loading.set.units.is_empty() {
-        tracing::warn!("{}", no_units(&files));
+    match (loading.set.units.is_empty(), loading.set.broken.is_empty()) {
+        (true, true) => tracing::warn!("{}", no_units(&files)),
+        (true, false) => tracing::warn!("no unit is left: none that there is can be loaded"),
+        (false, _) => {}
     }
     if options.init.is_some() && !host::is_pid1() {
         tracing::warn!("not PID 1: only what descends from uphold is reaped, as a subreaper");
