@@ -1,46 +1,96 @@
 //! Descriptors that the image before has left open across its exec: those that are known again are taken, and
 //! what is left is closed once all was taken over. Also those that a service manager has kept (`store`).
+//!
+//! An image that cannot begin executes itself again: till all was taken over, whatever has no other place stays
+//! open here.
 
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::memory::{self, name_of};
+use super::pipes::Pipes;
 use super::store::{self, Stored};
 use super::{reexec, sys};
 
 /// What was open when this image began.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<RawFd>);
+pub struct Inherited {
+    open: Vec<RawFd>,
+    /// Files in memory.
+    memory: HashMap<String, RawFd>,
+}
 
 impl Inherited {
     /// Call it before anything else is opened.
     pub fn collect() -> Inherited {
-        Inherited(reexec::open_descriptors())
+        let open = reexec::open_descriptors();
+        let memory = open.iter().filter_map(|fd| Some((name_of(*fd)?, *fd))).collect();
+        Inherited { open, memory }
+    }
+
+    /// Where the file of this name in memory is; `None`: there is none.
+    pub fn memory_path(&self, name: &str) -> Option<PathBuf> {
+        self.memory.get(name).map(|fd| memory::own(*fd))
+    }
+
+    /// That file, opened; `None`: there is none.
+    pub(super) fn memory(&self, name: &str) -> Option<io::Result<File>> {
+        let path = self.memory_path(name)?;
+        Some(
+            File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .and_then(|file| Ok(sys::above_stdio(file.into())?.into())),
+        )
+    }
+
+    /// Those whose names begin so, each opened.
+    pub fn memories(&self, begin: &str) -> HashMap<String, File> {
+        let names = self.memory.keys().filter(|name| name.starts_with(begin));
+        names.filter_map(|name| Some((name.clone(), self.memory(name)?.ok()?))).collect()
+    }
+
+    /// The reading ends of output that come out of no FIFO. Call it once.
+    pub fn take_pipes(&mut self) -> Stored {
+        let mut stored = Stored::default();
+        let Some(Ok(pipes)) = self.memory(super::pipes::FILE).map(|file| file.map(Pipes::of)) else {
+            return stored;
+        };
+        self.open.retain(|fd| {
+            let Some((instance, run, stream)) = pipes.whose(*fd) else { return true };
+            let Some(pipe) = sys::inherited(*fd) else { return true };
+            stored.put_pipe(instance, run, stream, pipe);
+            false
+        });
+        stored
     }
 
     /// The one that is this very file.
     pub(super) fn take_file(&mut self, path: &Path) -> Option<OwnedFd> {
         let id = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let wanted = id(path)?;
-        let own = Path::new("/proc/self/fd");
-        let at = self.0.iter().position(|fd| id(&own.join(fd.to_string())) == Some(wanted))?;
-        sys::inherited(self.0.remove(at))
+        let at = self.open.iter().position(|fd| id(&memory::own(*fd)) == Some(wanted))?;
+        sys::inherited(self.open.remove(at))
     }
 
     /// The socket that listens at this path, with those who wait to be let in.
     pub fn take_listener(&mut self, path: &Path) -> Option<UnixListener> {
-        for at in 0..self.0.len() {
-            let Some(fd) = sys::inherited(*self.0.get(at)?) else { continue };
+        for at in 0..self.open.len() {
+            let Some(fd) = sys::inherited(*self.open.get(at)?) else { continue };
             let raw = fd.as_raw_fd();
             if getsockopt(&fd, sockopt::AcceptConn).is_ok_and(|listens| listens) {
                 let listener = UnixListener::from(fd);
                 let here = listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path));
                 if here {
-                    self.0.remove(at);
+                    self.open.remove(at);
                     return Some(listener);
                 }
                 std::mem::forget(listener);
@@ -59,8 +109,8 @@ impl Inherited {
         // An error says that the variables are not as they should be: then nothing is known of them.
         for (fd, name) in sd_notify::listen_fds_with_names().into_iter().flatten() {
             let Some(key) = store::parse(&name) else { continue };
-            let Some(at) = self.0.iter().position(|open| *open == fd) else { continue };
-            if let Some(fd) = sys::inherited(self.0.remove(at)) {
+            let Some(at) = self.open.iter().position(|open| *open == fd) else { continue };
+            if let Some(fd) = sys::inherited(self.open.remove(at)) {
                 stored.put(key, fd);
             }
         }
@@ -69,7 +119,7 @@ impl Inherited {
 
     /// Closes what nobody has taken.
     pub fn close(self) {
-        for fd in self.0 {
+        for fd in self.open {
             drop(sys::inherited(fd));
         }
     }

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use super::journal::{Journal, Phase};
 use super::lines::MARKER;
 use super::pump::{Pump, Turn};
-use super::unfinished::Unfinished;
+use super::unfinished::{Place, Unfinished};
 use super::*;
 use crate::unit::Output;
 
@@ -146,8 +146,13 @@ impl World {
             let (notices, _heard) = mpsc::unbounded_channel();
             let (own, _reader) = UnixStream::pair().unwrap();
             let consoles = [own.try_clone().unwrap(), own]
-                .map(|own| Console::new(own.into(), "uphold's own stdout", notices.clone()));
-            let lasting = Lasting { dir: self.dir.path().to_owned(), region: self.notes(left) };
+                .map(|own| Console::new(own.into(), "uphold's own stdout", notices.clone(), None));
+            let lasting = Lasting {
+                dir: Some(self.dir.path().to_owned()),
+                region: self.notes(left),
+                memory: None,
+                gate: None,
+            };
             let mut pump = Pump::new(Arc::new(settings), shared, notices, consoles, Some(lasting));
             pump.recover();
             let pipe = self.ours.try_clone().unwrap().into();
@@ -185,7 +190,7 @@ impl World {
     fn tear(&mut self, bytes: u64) {
         let flight = Journal::new(Some(self.notes(usize::MAX)), 0).flight();
         let Some(flight) = flight.filter(|flight| flight.phase == Phase::Carrying) else { return };
-        let (kept, _) = Unfinished::resume(Some(self.dir.path().join("web.1.out.part")));
+        let (kept, _) = Unfinished::resume(Place::Path(self.dir.path().join("web.1.out.part")));
         let Some(place) = flight.place else { return };
         let written = rotate::find(&self.log(), place.id);
         // What came after the write tells that all of it was done.
