@@ -287,9 +287,16 @@ async fn live(
     before.nofile = before.nofile.or_else(host::raise_nofile);
     before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
     let (news_in, news) = mpsc::unbounded_channel();
+    let pipes = host::Pipes::open(&before.descriptors).map(Arc::new);
+    let pipes = pipes.inspect_err(|error| {
+        tracing::warn!(
+            "cannot keep which pipe is whose: {error}; output that comes out of no FIFO ends with uphold"
+        );
+    });
+    let pipes = pipes.ok();
     let host_settings = host::Settings {
         private: places.private.clone(),
-        pipes: host::Pipes::open(&before.descriptors).ok().map(Arc::new),
+        pipes,
         token: before.token.clone(),
         nofile: before.nofile,
         oom_score_adj: before.oom_score_adj,
@@ -358,8 +365,20 @@ async fn live(
             // One whose path is gone is reached by nobody.
             let goes_on = before.same && path.exists();
             let waiting = if goes_on { before.descriptors.take_listener(path) } else { None };
-            let accepting = listen(path, waiting, server.clone());
-            Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
+            match listen(path, waiting, server.clone()) {
+                Err(error) if host::is_refused(&error) => {
+                    let path = path.display();
+                    tracing::warn!(
+                        "cannot make {path}: {error}; name a directory on another file system with \
+                         --runtime-dir: there is no control socket until then"
+                    );
+                    None
+                }
+                accepting => {
+                    let what = format!("the control API at {}", path.display());
+                    Some(accepting.map_err(|error| fail(&what, error))?)
+                }
+            }
         }
         None => None,
     };

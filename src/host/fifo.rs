@@ -102,8 +102,8 @@ pub(super) fn name(stem: &str, stream: Stream) -> String {
     format!("{stem}.{end}")
 }
 
-/// The directory is on a file system that has none.
-pub(super) fn are_refused(error: &io::Error) -> bool {
+/// The file system has no FIFOs, or no sockets.
+pub fn is_refused(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EPERM | Errno::EACCES | Errno::EROFS | Errno::EOPNOTSUPP | Errno::ENOSYS))
 }

@@ -479,7 +479,7 @@ impl Ends {
     ) -> std::io::Result<usize> {
         let made = settings.private.as_ref().map(|dir| fifo::make(dir, stem, stream, owner));
         let pair = match made {
-            Some(Err(error)) if fifo::are_refused(&error) => {
+            Some(Err(error)) if fifo::is_refused(&error) => {
                 self.refused = Some(error);
                 nameless(settings, stem, stream, owner)?
             }

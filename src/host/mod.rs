@@ -61,6 +61,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
+pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
 pub use memory::{count, memory, path_of};

@@ -163,3 +163,55 @@ fn where_files_cannot_be_mapped_an_upgrade_and_a_crash_are_survived_and_a_kill_l
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
     assert!(!is_alive(pid));
 }
+
+#[test]
+fn where_no_socket_can_be_made_there_is_none_and_an_upgrade_is_survived() {
+    if !have("strace") {
+        return skip("strace is not installed");
+    }
+    let strace =
+        ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "--trace=bind", "--inject=bind:error=EPERM"];
+    let uphold = Uphold::new();
+    let web = counts(&uphold);
+    let mut uphold = uphold.under(&strace).unit("web", &web).start_blind();
+    uphold.until_said("there is no control socket until then");
+    uphold.eventually("it writes", |uphold| uphold.log("web").len() > 10);
+    let services = children_of(uphold.pid());
+    uphold.signal(Signal::SIGUSR2);
+    uphold.eventually("the next image", |uphold| has_gone_on(uphold, 1));
+    fs::write(uphold.path("enough"), "").unwrap();
+    uphold.eventually("all is written", |uphold| {
+        uphold.log("web").iter().any(|line| line.starts_with("done "))
+    });
+    is_whole(uphold.log("web"));
+    assert_eq!(children_of(uphold.pid()), services);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
+
+#[test]
+fn an_image_that_cannot_begin_hands_on_what_is_in_memory() {
+    if !is_root() {
+        return skip("only root can mount");
+    }
+    let uphold = Uphold::new().without(&["--runtime-dir"]);
+    let web = counts(&uphold);
+    let mut uphold = uphold.after_mounting(READ_ONLY).unit("web", &web).start_blind();
+    uphold.eventually("it writes", |uphold| uphold.log("web").len() > 10);
+    let services = children_of(uphold.pid());
+    fs::rename(uphold.path("log"), uphold.path("moved")).unwrap();
+    fs::write(uphold.path("log"), "").unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    uphold.until_said("trying again in a second, for its services run");
+    fs::remove_file(uphold.path("log")).unwrap();
+    fs::rename(uphold.path("moved"), uphold.path("log")).unwrap();
+    uphold.eventually("the next image", |uphold| has_gone_on(uphold, 1));
+    fs::write(uphold.path("enough"), "").unwrap();
+    uphold.eventually("all is written", |uphold| {
+        uphold.log("web").iter().any(|line| line.starts_with("done "))
+    });
+    is_whole(uphold.log("web"));
+    assert_eq!(children_of(uphold.pid()), services);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
