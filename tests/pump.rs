@@ -15,7 +15,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use uphold::engine::Run;
-use uphold::host::Mapped;
+use uphold::host::Inherited;
 use uphold::logs::Begins;
 use uphold::{logs, unit};
 

@@ -293,7 +293,9 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                new.map(fs::remove_file).map(drop);
+                if let Some(new) = new {
+                    drop(fs::remove_file(new));
+                }
                 Err(error)
             }
         }
