@@ -335,7 +335,7 @@ async fn live(
     };
     let token = u64::from_str_radix(&before.token, 16).unwrap_or_default();
     let private = places.private.as_deref();
-    let slots = match host::patiently(|| host::Slots::open(&before.descriptors, private, token)) {
+    let slots = match host::Slots::open(&before.descriptors, private, token) {
         Ok((slots, None)) => slots,
         Ok((slots, Some(error))) => {
             tracing::warn!(

@@ -101,12 +101,16 @@ fn glimpse(slot: &[u8; size_of::<Slot>()]) -> Record {
     }
 }
 
-/// The slots in a private directory are of this token.
-fn is_of(private: &Path, token: u64) -> bool {
+/// The slots in a private directory are of this token, for all that can be known.
+fn may_be_of(private: &Path, token: u64) -> bool {
     let mut header = [0; size_of::<Slot>()];
-    let read = File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0));
-    let Record { run, start, .. } = glimpse(&header);
-    read.is_ok() && (run.0, start) == (MAGIC, token)
+    match File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)) {
+        Ok(()) => {
+            let Record { run, start, .. } = glimpse(&header);
+            (run.0, start) == (MAGIC, token)
+        }
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+    }
 }
 
 /// All slots. Lives on the deciding thread, but for single slots.
@@ -122,8 +126,8 @@ pub struct Slots {
 
 impl Slots {
     /// Opens the file of this token, in the private directory or in memory, or begins it anew. An error beside it
-    /// says why it is in memory although there is a directory. Never then if the file in the directory is of this
-    /// token: it names what lives.
+    /// says why it is in memory although there is a directory. It is not if the file in the directory may be of this
+    /// token: that names what lives.
     pub fn open(
         inherited: &Inherited,
         private: Option<&Path>,
@@ -137,7 +141,7 @@ impl Slots {
             Ok(slots)
         })?;
         match opened {
-            (_, Some(error)) if private.is_some_and(|dir| is_of(dir, token)) => Err(error),
+            (_, Some(error)) if private.is_some_and(|dir| may_be_of(dir, token)) => Err(error),
             opened => Ok(opened),
         }
     }
