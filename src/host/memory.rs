@@ -89,7 +89,8 @@ impl Inherited {
         Ok((serve(file)?, lack))
     }
 
-    /// The notes of the log pump, so many bytes, as every file of [`lasting`](Inherited::lasting).
+    /// The notes of the log pump, so many bytes: handed on, in the directory, or in memory. An error beside them says
+    /// why they are in memory although there is a directory.
     pub fn notes(&self, dir: Option<&Path>, size: usize) -> io::Result<(Mapped, Option<io::Error>)> {
         self.lasting(dir, "pump", |file| Mapped::new(file, size))
     }
