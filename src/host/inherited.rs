@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -64,12 +64,13 @@ impl Inherited {
         let Some(Ok(pipes)) = self.memory(super::pipes::FILE).map(|file| file.map(Pipes::of)) else {
             return stored;
         };
-        self.open.retain(|fd| {
-            let Some((instance, run, stream)) = pipes.whose(*fd) else { return true };
-            let Some(pipe) = sys::inherited(*fd) else { return true };
-            stored.put_pipe(instance, run, stream, pipe);
-            false
+        let found = self.take_all(|fd| match pipes.whose(fd.as_raw_fd()) {
+            Some(whose) => Ok((whose, fd)),
+            None => Err(fd),
         });
+        for ((instance, run, stream), pipe) in found {
+            stored.put_pipe(instance, run, stream, pipe);
+        }
         stored
     }
 
@@ -83,23 +84,28 @@ impl Inherited {
 
     /// The socket that listens at this path, with those who wait to be let in.
     pub fn take_listener(&mut self, path: &Path) -> Option<UnixListener> {
-        for at in 0..self.open.len() {
-            let Some(fd) = sys::inherited(*self.open.get(at)?) else { continue };
-            let raw = fd.as_raw_fd();
-            if getsockopt(&fd, sockopt::AcceptConn).is_ok_and(|listens| listens) {
-                let listener = UnixListener::from(fd);
-                let here = listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path));
-                if here {
-                    self.open.remove(at);
-                    return Some(listener);
-                }
-                std::mem::forget(listener);
-            } else {
-                std::mem::forget(fd);
+        let listens = |listener: &UnixListener| {
+            getsockopt(listener, sockopt::AcceptConn).is_ok_and(|listens| listens)
+                && listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path))
+        };
+        let found = self.take_all(|fd| {
+            let listener = UnixListener::from(fd);
+            if listens(&listener) { Ok(listener) } else { Err(listener.into()) }
+        });
+        found.into_iter().next()
+    }
+
+    /// All that are what is looked for; what is given back stays.
+    pub(super) fn take_all<T>(&mut self, mut is_one: impl FnMut(OwnedFd) -> Result<T, OwnedFd>) -> Vec<T> {
+        let (mut found, mut rest) = (Vec::new(), Vec::new());
+        for fd in self.open.drain(..).filter_map(sys::inherited) {
+            match is_one(fd) {
+                Ok(one) => found.push(one),
+                Err(other) => rest.push(other.into_raw_fd()),
             }
-            debug_assert!(sys::is_open(raw));
         }
-        None
+        self.open = rest;
+        found
     }
 
     /// Those that a service manager has kept for uphold (sd_listen_fds(3)). Not for an image after the first:
