@@ -215,7 +215,10 @@ impl Daemon {
 
     fn put_private_back(&mut self, private: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
         let before = back.len();
-        if !self.host.is_kept_in(private) {
+        if self.host.is_kept_in_memory() {
+            // Where nothing can be mapped, neither notes nor page are there.
+            (self.ground.notes, self.ground.page) = (None, None);
+        } else if !self.host.is_kept_in(private) {
             self.host.keep_anew(private).map_err(|error| format!("private/runs: {error}"))?;
             back.push("private/runs");
         }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
@@ -29,7 +30,7 @@ pub(super) struct Pair {
 
 /// Makes `NAME.RUN.out` or `.err` in the private directory, for this owner.
 pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
-    let path = path(dir, stem, stream);
+    let path = dir.join(name(stem, stream));
     // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -67,35 +68,35 @@ pub(super) enum Existing {
 /// `process`: the main process, if it lives: where somebody has removed the FIFO, it has it still. An uphold
 /// that has seen that has left an empty file in its place ([`logs`](crate::logs)).
 pub(super) fn existing(
-    dir: &Path,
+    dir: Option<&Path>,
     stem: &str,
     stream: Stream,
     kept: Option<OwnedFd>,
     process: Option<i32>,
 ) -> io::Result<Existing> {
-    let path = path(dir, stem, stream);
-    let left = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(pipe) if pipe.metadata()?.file_type().is_fifo() => {
+    let path = dir.map(|dir| dir.join(name(stem, stream)));
+    let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let left = match path.as_ref().map(open) {
+        Some(Ok(pipe)) if pipe.metadata()?.file_type().is_fifo() => {
             let kept = kept.is_some_and(|kept| is_same(&kept, &pipe));
-            return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path: Some(path), kept }));
+            return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path, kept }));
         }
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(error),
+        Some(Ok(_)) => true,
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Some(Err(_)) | None => false,
     };
-    let name = path.file_name().unwrap_or_default();
-    let (was_kept, pipe) = match (kept, process) {
-        (Some(kept), _) => {
+    let (was_kept, pipe) = match (kept, process, path.as_deref().and_then(Path::file_name)) {
+        (Some(kept), _, _) => {
             super::sys::set_nonblocking(&kept)?;
             (true, Some(kept))
         }
-        (None, Some(process)) => (false, through(process, name)?),
-        (None, None) => (false, None),
+        (None, Some(process), Some(name)) => (false, through(process, name)?),
+        (None, _, _) => (false, None),
     };
     let captured = |pipe, path, kept| Captured { stream, pipe, path, kept };
     Ok(match (pipe, left) {
-        (Some(pipe), left) => Existing::There(captured(pipe, left.then_some(path), was_kept)),
-        (None, true) => Existing::Lost(captured(pipe2(OFlag::O_CLOEXEC)?.0, Some(path), false)),
+        (Some(pipe), left) => Existing::There(captured(pipe, path.filter(|_| left), was_kept)),
+        (None, true) => Existing::Lost(captured(pipe2(OFlag::O_CLOEXEC)?.0, path, false)),
         (None, false) => Existing::Nothing,
     })
 }
@@ -135,12 +136,19 @@ pub(super) fn named(file: &str) -> Option<(Name, Run, Stream)> {
     Some((Name::new(name).ok()?, Run(run.parse().ok()?), stream))
 }
 
-fn path(dir: &Path, stem: &str, stream: Stream) -> PathBuf {
+/// What the FIFO is called.
+pub(super) fn name(stem: &str, stream: Stream) -> String {
     let end = match stream {
         Stream::Stdout => "out",
         Stream::Stderr => "err",
     };
-    dir.join(format!("{stem}.{end}"))
+    format!("{stem}.{end}")
+}
+
+/// The file system has no FIFOs, or no sockets.
+pub fn is_refused(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EPERM | Errno::EACCES | Errno::EROFS | Errno::EOPNOTSUPP | Errno::ENOSYS))
 }
 
 /// The same without a directory: an anonymous pipe, its other end opened anew for reading and writing.

@@ -17,6 +17,7 @@ mod directory;
 mod environment;
 mod exec;
 mod fifo;
+mod gate;
 mod guard;
 mod identity;
 mod inherited;
@@ -25,7 +26,9 @@ mod launch;
 mod lock;
 mod machine;
 mod mapped;
+mod memory;
 mod patience;
+mod pipes;
 mod prepare;
 mod reap;
 mod reexec;
@@ -64,8 +67,12 @@ pub use clients::{mark_read, mark_unread};
 pub use crash::{
     CRASHES, Crashes, act, catch_crashes, forgive, handle_faults, is_poison, renew_crashes, taking,
 };
+pub use fifo::is_refused;
+pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
+pub use memory::{count, memory, path_of};
 pub use patience::patiently;
+pub use pipes::Pipes;
 pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
@@ -79,6 +86,8 @@ use crate::unit::{Name, ProbeKind, Unit};
 pub struct Settings {
     /// The `private` directory below the runtime directory, 0700, for FIFOs; `None`: nothing is writable.
     pub private: Option<PathBuf>,
+    /// For output that comes out of no FIFO; `None`: it does not outlive this image.
+    pub pipes: Option<Arc<Pipes>>,
     /// Sixteen hex digits that mark this daemon's processes (UPHOLD_RUN=name:run:token).
     pub token: String,
     /// uphold's soft RLIMIT_NOFILE before it raised its own: what children get.
@@ -133,7 +142,7 @@ pub struct Captured {
     pub pipe: OwnedFd,
     /// The FIFO's path, to be unlinked at EOF; `None`: an anonymous pipe, or it is gone already.
     pub path: Option<PathBuf>,
-    /// A service manager has held it open since an uphold before: nothing of it is lost.
+    /// It was held open since an uphold before, by a service manager or by that itself: nothing of it is lost.
     pub kept: bool,
 }
 
@@ -434,6 +443,11 @@ impl Host {
     /// Everything that was said of this run is on record: what was kept of it may go.
     pub fn release(&mut self, run: Run) {
         self.slots.release(run);
+    }
+
+    /// What is known of processes is in memory: for another image, and no other uphold.
+    pub fn is_kept_in_memory(&self) -> bool {
+        self.slots.are_in_memory()
     }
 
     /// What is known of processes is in this private directory, where the next uphold looks for it.

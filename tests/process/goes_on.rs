@@ -241,7 +241,7 @@ fn an_image_that_cannot_begin_tries_again_until_it_can() {
     let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
     // What is replaced and not removed, nobody notices.
     fs::hard_link(&runs, &aside).unwrap();
-    std::os::unix::fs::symlink(uphold.path("nowhere/runs"), uphold.path("link")).unwrap();
+    std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
     fs::rename(uphold.path("link"), &runs).unwrap();
     // Whoever asks meanwhile waits to be let in.
     let mut asks = uphold.ctl_command(&["upgrade"]).spawn().unwrap();
