@@ -1,8 +1,9 @@
 //! Connections: each is a task that reads requests, has them answered, and ends by itself.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +36,9 @@ const BODY_LIMIT: usize = 64 << 10;
 /// The longest head of a request.
 const HEAD_LIMIT: usize = 16 << 10;
 
+/// Whether something of a connection can be read; `WouldBlock`: not yet.
+pub type Reads = fn(&UnixStream) -> io::Result<()>;
+
 /// Serves connections.
 #[derive(Debug)]
 pub struct Server {
@@ -45,14 +50,20 @@ pub struct Server {
     /// True while nobody new is to be let in.
     held: watch::Sender<bool>,
     busy: Busy,
+    reads: Reads,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
 
 impl Server {
     /// A server that sends its requests there. The permissions may change: the next request is judged by
-    /// those of then, and what is being followed goes on.
-    pub fn new(permissions: watch::Receiver<Permissions>, requests: mpsc::Sender<Request>) -> Server {
+    /// those of then, and what is being followed goes on. `reads` tells when something of a connection may be
+    /// read: until then, another image could go on with it.
+    pub fn new(
+        permissions: watch::Receiver<Permissions>,
+        requests: mpsc::Sender<Request>,
+        reads: Reads,
+    ) -> Server {
         Server {
             permissions,
             requests,
@@ -60,6 +71,7 @@ impl Server {
             ending: watch::Sender::new(false),
             held: watch::Sender::new(false),
             busy: Busy::default(),
+            reads,
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -88,7 +100,9 @@ impl Server {
             timeout,
             refused,
             busy: self.busy.clone(),
-            fresh: Mutex::new(Some(self.busy.one())),
+            reads: self.reads,
+            held: self.held(),
+            asking: Mutex::new(None),
         });
         let ending = self.ending.subscribe();
         tokio::spawn(async move {
@@ -103,16 +117,20 @@ impl Server {
         self.held.subscribe()
     }
 
-    /// Before uphold is replaced: lets nobody in any more, and waits until who is in has the answer that is
-    /// due, but at most for so long. What is followed or waited for is not minded: it would keep uphold.
-    pub async fn hold(&self, limit: Duration) {
+    /// Before uphold is replaced: from here on nobody is let in, and nobody heard who has not begun to ask.
+    pub fn hold(&self) {
         self.held.send_replace(true);
+    }
+
+    /// Then: waits until who has asked has the answer that is due, but at most for so long. What is followed or
+    /// waited for is not minded: it would keep uphold.
+    pub async fn answered(&self, limit: Duration) {
         if tokio::time::timeout(limit, self.busy.over()).await.is_err() {
             tracing::debug!("a request of the control API is not answered before uphold is replaced");
         }
     }
 
-    /// It was not replaced: clients are let in again.
+    /// It was not replaced: clients are let in and heard again.
     pub fn resume(&self) {
         self.held.send_replace(false);
     }
@@ -138,12 +156,21 @@ struct Session {
     /// There is no place for it.
     refused: Option<Problem>,
     busy: Busy,
-    /// Until something was asked: a client that has just come in is about to ask.
-    fresh: Mutex<Option<busy::One>>,
+    reads: Reads,
+    held: watch::Receiver<bool>,
+    /// From the first byte of the first request until that is understood.
+    asking: Mutex<Option<busy::One>>,
 }
 
 impl Session {
     async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
+        let came = tokio::select! {
+            came = tokio::time::timeout(self.timeout, self.first(&stream)) => matches!(came, Ok(Ok(()))),
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
+        };
+        if !came {
+            return;
+        }
         let service = service_fn(|request| {
             let session = self.clone();
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
@@ -172,9 +199,33 @@ impl Session {
         }
     }
 
+    /// Waits until something comes, and counts as busy from then on.
+    async fn first(&self, stream: &UnixStream) -> io::Result<()> {
+        let mut held = self.held.clone();
+        loop {
+            drop(held.wait_for(|held| !*held).await);
+            let heard = stream.async_io(Interest::READABLE, || {
+                // Between here and the look at who is busy nothing else runs on this thread.
+                let free = !*self.held.borrow();
+                if free {
+                    (self.reads)(stream)?;
+                    *self.asking() = Some(self.busy.one());
+                }
+                Ok(free)
+            });
+            if heard.await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn asking(&self) -> MutexGuard<'_, Option<busy::One>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn one_more(&self) -> busy::One {
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
-        fresh.unwrap_or_else(|| self.busy.one())
+        let first = self.asking().take();
+        first.unwrap_or_else(|| self.busy.one())
     }
 
     async fn answer(
