@@ -220,8 +220,12 @@ impl Bench {
         assert!(is_alive(uphold.pid()), "{what}: {}", uphold.stderr());
         let version = uphold.get("/v1/version").unwrap_or_default();
         assert_eq!(version["image"], 1, "{what}: {}", uphold.stderr());
+        let said = uphold.stderr().len();
         let once = uphold.http("POST /v1/units/once/start?wait=true").unwrap_or_default();
         assert!(once.0 == 200 && once.1.contains("\"ok\""), "{what}: {once:?} {}", uphold.stderr());
+        uphold.eventually(&format!("it says what it does after {what}"), |uphold| {
+            uphold.stderr().get(said..).is_some_and(|text| text.contains("Process once completed"))
+        });
         self.op_is_as_answered(what);
     }
 
