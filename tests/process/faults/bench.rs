@@ -40,8 +40,10 @@ pub(super) struct Case<'a> {
     pub(super) files: &'a [&'a str],
     /// Each of these threads has to make such a call.
     pub(super) threads: &'a [&'a str],
-    /// uphold's own log says each of these of it.
+    /// uphold's own log says each of these of it,
     pub(super) said: &'a [&'a str],
+    /// and none of these.
+    pub(super) unsaid: &'a [&'a str],
     /// What else is asked of uphold meanwhile.
     pub(super) further: &'a [&'a str],
     /// What is begun later fails, too.
@@ -161,6 +163,10 @@ impl Bench {
             });
         }
         self.is_well(&what);
+        // What it says by now comes after all that it had to say before.
+        let text = self.uphold.stderr();
+        let text = text.get(before..).unwrap_or_default();
+        assert!(!case.unsaid.iter().any(|unsaid| text.contains(unsaid)), "{what}: {text}");
     }
 
     /// The next one, once its lines go where they belong.

@@ -223,9 +223,9 @@ const RENAME: Errors = &[
 /// Each of these errors at each of the times, and said at some of them; after each error, the next uphold takes over.
 fn bear(bench: &mut Bench, case: &Case<'_>, errors: Errors, times: &[&str], said_at: &[&str]) {
     for (errno, then) in errors {
-        let said = match then {
-            Said => case.said,
-            Done | Again => &[],
+        let (said, unsaid): (&[&str], &[&str]) = match then {
+            Said => (case.said, &[]),
+            Done | Again => (&[], case.said),
             Never(why) => {
                 eprintln!("{} with {errno} is not provoked: {why}", case.call);
                 continue;
@@ -234,7 +234,7 @@ fn bear(bench: &mut Bench, case: &Case<'_>, errors: Errors, times: &[&str], said
         for when in times {
             let when = if matches!((then, *when), (Again, "1+")) { &MANY } else { when };
             let said = if said_at.contains(when) { said } else { &[] };
-            bench.bears(&Case { errno, when, said, ..*case });
+            bench.bears(&Case { errno, when, said, unsaid, ..*case });
         }
         bench.outlives_it(&format!("{} with {errno}", case.call));
     }
@@ -248,6 +248,7 @@ const ANY: Case<'_> = Case {
     files: &[],
     threads: &[],
     said: &[],
+    unsaid: &[],
     further: &[],
     follow: false,
     console: false,
