@@ -261,6 +261,8 @@ impl Bench {
         self.uphold.kill().again();
         self.op_is_as_answered(what);
         assert_eq!(self.uphold.view("op")["pid"], op, "{what}: {}", self.uphold.stderr());
+        // It has the thread that starts services once there was a start.
+        self.is_well(what);
         self.next_logger(false);
     }
 

@@ -94,7 +94,6 @@ const OPENAT: Errors = &[
     ("EEXIST", Said),
     ("EFAULT", Never("the paths are uphold's own")),
     ("EFBIG", Never("of 32-bit programs")),
-    ("EINTR", Again),
     ("EINVAL", Said),
     ("EISDIR", Said),
     ("ELOOP", Said),
@@ -113,6 +112,8 @@ const OPENAT: Errors = &[
     ("EROFS", Said),
     ("ETXTBSY", Said),
 ];
+/// Of a file it is opened again. A reload that had to open a directory is refused, and says so.
+const OPENAT_INTERRUPTED: Errors = &[("EINTR", Again)];
 
 /// write(2), and pwrite(2), which has no further ones that may come.
 const WRITE: Errors = &[
@@ -288,6 +289,9 @@ fn openat_may_fail() {
     let Some(mut bench) = Bench::new() else { return };
     // Not every open is needed for what was asked, and some are tried again; but all together are.
     bear(&mut bench, &Case { call: "openat", threads, said, further, ..ANY }, OPENAT, &TIMES, &["1+"]);
+    let said = &["SpawnFailed", "cannot write the log"];
+    let case = Case { call: "openat", threads, said, further, ..ANY };
+    bear(&mut bench, &case, OPENAT_INTERRUPTED, &TIMES, &[]);
     bench.has_all_lines();
 }
 
