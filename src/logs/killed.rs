@@ -74,6 +74,8 @@ struct World {
     lives: usize,
     /// A pump that is not killed ends in good order.
     ends_in_order: bool,
+    /// The service ends under a pump that has read all there is.
+    ends_heard: bool,
     /// Its pipe is no FIFO, and no directory is writable.
     nameless: bool,
     /// Who holds the FIFO open.
@@ -127,6 +129,7 @@ impl World {
             logs,
             lives: 0,
             ends_in_order: false,
+            ends_heard: false,
             nameless: false,
             _writer: File::options().read(true).write(true).open(fifo).unwrap(),
         }
@@ -186,6 +189,10 @@ impl World {
             let source = Source { instance, run: Run(1), stderr: false, pipe, path, logs, begins };
             if let Some((id, _)) = pump.open(source) {
                 while matches!(pump.turn(id), Turn::Read) {}
+                if self.ends_heard {
+                    self.close();
+                    while matches!(pump.turn(id), Turn::Read) {}
+                }
             }
             if self.ends_in_order {
                 pump.finish();
@@ -416,6 +423,17 @@ fn a_run_whose_last_writer_died_unheard_is_said_to_have_lost_what_it_wrote() {
     let text = fs::read_to_string(world.log()).unwrap();
     let said = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
     assert_eq!(text, format!("whole\nhalf\n{said}\n"));
+}
+
+#[test]
+fn a_run_that_was_silent_until_it_ended_under_the_next_pump_has_lost_nothing() {
+    let mut world = World::new(bare());
+    world.write(b"whole\nhalf");
+    world.live(0);
+    world.ends_heard = true;
+    world.live(0);
+    assert!(!world.fifo().exists());
+    assert_eq!(fs::read_to_string(world.log()).unwrap(), "whole\nhalf\n");
 }
 
 #[test]

@@ -53,7 +53,7 @@ struct Stream {
     logs: unit::Logs,
     splitter: Splitter,
     unfinished: Unfinished,
-    /// A predecessor has read it, and nothing has come since.
+    /// A predecessor has read it, and nothing has come since that tells whether a writer was there all the time.
     unheard: bool,
     sink: Sink,
     /// `NAME | ` where it goes to the console and wants that.
@@ -296,6 +296,10 @@ impl Pump {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Turn::Read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.journal.idle();
+                // It is not at its end: a writer has kept what was written.
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.unheard = false;
+                }
                 Turn::Dry
             }
             Err(error) => {
