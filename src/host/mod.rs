@@ -20,6 +20,7 @@ mod identity;
 mod inherited;
 mod kin;
 mod launch;
+mod left;
 mod lock;
 mod machine;
 mod mapped;
@@ -59,6 +60,7 @@ use tokio::sync::mpsc;
 
 pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
+pub use left::left_alive;
 pub use patience::patiently;
 pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
 pub use signals::{Heard, Signals};

@@ -28,5 +28,6 @@ mod setup;
 mod stopping;
 mod stored;
 mod survives;
+mod versions;
 mod windows;
 mod without;
