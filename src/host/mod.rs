@@ -16,6 +16,7 @@ mod directory;
 mod environment;
 mod exec;
 mod fifo;
+mod hatch;
 mod identity;
 mod inherited;
 mod kin;
@@ -300,6 +301,8 @@ enum Role {
 enum Wake {
     /// A spawning thread is done.
     Launched(Box<launch::Launched>),
+    /// A child of the image before has executed its command, or has ended.
+    Hatched(hatch::Egg),
     /// A cgroup has changed.
     Cgroups,
     /// A main process that is no child of uphold has ended.
@@ -390,6 +393,7 @@ impl Host {
     pub async fn next(&mut self) {
         match self.woken.recv().await {
             Some(Wake::Launched(launched)) => self.launched(*launched),
+            Some(Wake::Hatched(egg)) => self.hatched(egg),
             Some(Wake::Cgroups) => {
                 self.settle_all(false);
                 self.collect_garbage();

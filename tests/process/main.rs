@@ -14,6 +14,7 @@ mod endurance;
 mod faults;
 mod files;
 mod goes_on;
+mod in_flight;
 mod logs;
 mod messages;
 mod nginx;
