@@ -17,20 +17,6 @@ const COUNTS: &str =
 delay = \"10ms\"
 ";
 
-/// Not started yet; what it reads is said by [`reads`].
-fn versioned() -> Uphold {
-    let uphold = Uphold::new();
-    let named = |variable: &str, file: &str| format!("{variable}={}", uphold.path(file).display());
-    let (versions, plan) = (named("UPHOLD_STATE_VERSIONS", "versions"), named("UPHOLD_FAILPOINTS", "fail"));
-    uphold.under(&["env", &versions, &plan])
-}
-
-/// What is installed from here on reads these.
-fn reads<'a>(uphold: &'a Uphold, versions: &str) -> &'a Uphold {
-    fs::write(uphold.path("versions"), versions).unwrap();
-    uphold
-}
-
 fn state(uphold: &Uphold) -> String {
     fs::read_to_string(uphold.path("run/private/state")).unwrap()
 }
@@ -44,14 +30,14 @@ fn written(uphold: &Uphold) -> u64 {
 
 #[track_caller]
 fn upgrade(uphold: &Uphold, versions: &str) {
-    let (code, out, err) = reads(uphold, versions).ctl(&["upgrade"]);
+    let (code, out, err) = uphold.reads(versions).ctl(&["upgrade"]);
     assert_eq!(code, 0, "to what reads {versions}: {out}{err}\n{}", uphold.stderr());
 }
 
 #[test]
 fn an_upgrade_and_a_downgrade_by_one_keep_pids_counters_lines_and_followers() {
-    let uphold = versioned().unit("web", COUNTS);
-    reads(&uphold, "1");
+    let uphold = Uphold::fallible().unit("web", COUNTS);
+    uphold.reads("1");
     let mut uphold = uphold.start();
     uphold.until("web", "running").kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1 && view["state"] == "running");
@@ -94,12 +80,12 @@ fn an_upgrade_and_a_downgrade_by_one_keep_pids_counters_lines_and_followers() {
 
 #[test]
 fn a_binary_that_reads_none_of_our_versions_changes_nothing_and_the_error_names_them() {
-    let uphold = versioned().unit("web", COUNTS);
-    reads(&uphold, "1 2");
+    let uphold = Uphold::fallible().unit("web", COUNTS);
+    uphold.reads("1 2");
     let uphold = uphold.start();
     let pid = uphold.until("web", "running").main_pid("web");
     for _ in 0..2 {
-        let (code, _, err) = reads(&uphold, "7 8").ctl(&["upgrade"]);
+        let (code, _, err) = uphold.reads("7 8").ctl(&["upgrade"]);
         let said = "it reads state versions 7 and 8, and this uphold writes state versions 1 and 2";
         assert!(code == 1 && err.contains(said), "{code}: {err}");
         uphold.until_own_event("UpgradeFailed");
@@ -112,8 +98,8 @@ fn a_binary_that_reads_none_of_our_versions_changes_nothing_and_the_error_names_
 
 #[test]
 fn what_was_written_for_an_older_binary_that_then_refuses_is_written_as_before() {
-    let uphold = versioned().unit("web", COUNTS).own_binary();
-    reads(&uphold, "1 2");
+    let uphold = Uphold::fallible().unit("web", COUNTS).own_binary();
+    uphold.reads("1 2");
     let mut uphold = uphold.start();
     let pid = uphold.until("web", "running").main_pid("web");
     let (new, saw) = (uphold.path("new"), uphold.path("saw"));
@@ -146,11 +132,11 @@ fn what_was_written_for_an_older_binary_that_then_refuses_is_written_as_before()
 #[test]
 fn a_kill_or_a_crash_while_the_state_stands_in_an_older_version_is_survived() {
     for action in ["kill", "segv"] {
-        let uphold = versioned().unit("web", COUNTS);
-        reads(&uphold, "1 2");
+        let uphold = Uphold::fallible().unit("web", COUNTS);
+        uphold.reads("1 2");
         let mut uphold = uphold.start();
         let pid = uphold.until("web", "running").main_pid("web");
-        reads(&uphold, "1").fail(&format!("rewritten 1 {action}"));
+        uphold.reads("1").fail(&format!("rewritten 1 {action}"));
         let _ = uphold.http("POST /v1/upgrade");
         if action == "kill" {
             uphold.exit();
@@ -165,14 +151,14 @@ fn a_kill_or_a_crash_while_the_state_stands_in_an_older_version_is_survived() {
 
 #[test]
 fn an_uphold_that_does_not_read_the_state_of_what_lives_does_not_begin() {
-    let uphold = versioned().unit("web", COUNTS).unit("bare", "command = [\"sleep\", \"600\"]\n");
-    reads(&uphold, "1 2");
+    let uphold = Uphold::fallible().unit("web", COUNTS).unit("bare", "command = [\"sleep\", \"600\"]\n");
+    uphold.reads("1 2");
     let mut uphold = uphold.start();
     let (web, bare) =
         (uphold.until("web", "running").main_pid("web"), uphold.until("bare", "running").main_pid("bare"));
     uphold.kill();
     let before = state(&uphold);
-    reads(&uphold, "1");
+    uphold.reads("1");
     for _ in 0..2 {
         let code = uphold.again_blind().exit().code();
         let said = uphold.stderr();
@@ -192,7 +178,7 @@ fn an_uphold_that_does_not_read_the_state_of_what_lives_does_not_begin() {
     }
     assert!(is_alive(web) && is_alive(bare));
     // Who reads it goes on.
-    reads(&uphold, "2 3");
+    uphold.reads("2 3");
     uphold.again();
     assert_eq!((uphold.main_pid("web"), uphold.main_pid("bare")), (web, bare));
     // Where nothing lives, nothing is lost.
@@ -201,7 +187,7 @@ fn an_uphold_that_does_not_read_the_state_of_what_lives_does_not_begin() {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     uphold.eventually("all are gone", |uphold| marked(&token(uphold)).is_empty());
-    reads(&uphold, "1");
+    uphold.reads("1");
     uphold.again();
     uphold.until_said("it is of state version 3, and this uphold reads state version 1; it is set aside");
     uphold.until("web", "running").until("bare", "running");
