@@ -100,18 +100,13 @@ impl Inheritance {
         failpoint::reach("locked");
         let none = Inheritance::nothing(descriptors, lock);
         let private = places.private.as_deref();
-        let mut found = match private {
-            Some(private) => Inheritance::read(private, none)?,
-            None => none,
-        };
+        let mut found = Inheritance::read(private, none)?;
         if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
             host::wait_for_end(runtime, pid, start)?;
         }
-        if !found.same {
-            found.stored = found.descriptors.take_stored();
-        }
-        let Some(private) = private else { return Ok(found) };
-        match host::catch_crashes(private, !found.same) {
+        let descriptors = &mut found.descriptors;
+        found.stored = if found.same { descriptors.take_pipes() } else { descriptors.take_stored() };
+        match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
                 let lack =
@@ -141,9 +136,14 @@ impl Inheritance {
         }
     }
 
-    fn read(private: &Path, none: Inheritance) -> Result<Inheritance, Refused> {
+    /// The state in the private directory, or in memory where there is none.
+    fn read(private: Option<&Path>, none: Inheritance) -> Result<Inheritance, Refused> {
         let own = (std::process::id(), host::own_start());
-        Ok(match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
+        let path = private.map(|private| private.join(journal::FILE));
+        let Some(path) = path.or_else(|| none.descriptors.memory_path(journal::FILE)) else {
+            return Ok(none);
+        };
+        Ok(match journal::read(&path, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
@@ -157,7 +157,6 @@ impl Inheritance {
             }
             Before::Strange(strange) => {
                 let (head, why) = *strange;
-                let path = journal::path(private);
                 let pids = match host::left_alive(private, &head.token, head.cgroups.as_deref()) {
                     Ok(pids) if pids.is_empty() => return Ok(none.without(private, &why)),
                     Ok(pids) => named(&pids),
@@ -167,16 +166,17 @@ impl Inheritance {
             }
             Before::Useless(why) => none.without(private, &why),
             Before::Unreadable(error) => {
-                return Err(Refused::Unreadable { path: journal::path(private), error });
+                return Err(Refused::Unreadable { path, error });
             }
         })
     }
 
     /// What stands there is of no use, and goes out of the way.
-    fn without(self, private: &Path, why: &str) -> Inheritance {
-        let place = match journal::set_aside(private) {
-            Ok(aside) => format!("it is set aside as {}", aside.display()),
-            Err(error) => format!("it cannot be set aside: {error}"),
+    fn without(self, private: Option<&Path>, why: &str) -> Inheritance {
+        let place = match private.map(journal::set_aside) {
+            Some(Ok(aside)) => format!("it is set aside as {}", aside.display()),
+            Some(Err(error)) => format!("it cannot be set aside: {error}"),
+            None => "it was in memory".to_owned(),
         };
         let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
         Inheritance { complaint: Some(complaint), ..self }

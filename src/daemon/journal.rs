@@ -7,6 +7,8 @@
 //! CRC32 {"core":…,"instances":…}                    what one input has changed, and so on
 //! ```
 //!
+//! Where no directory is writable it is in memory, and outlives an image of uphold, but no kill.
+//!
 //! It is never fsync'ed: it has to outlive uphold, not the machine. A line that was being written when uphold
 //! was killed is cut, and so are its effects: they were not carried out.
 
@@ -22,7 +24,10 @@ use tokio::time::Instant;
 use super::versions;
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
-use crate::host::{World, patiently};
+use crate::host::{self, World, patiently};
+
+/// Its name, in the private directory or in memory.
+pub const FILE: &str = "state";
 
 /// The file is begun anew once it is longer than this,
 const LONG: u64 = 1 << 20;
@@ -72,10 +77,10 @@ pub enum Before {
     Unreadable(io::Error),
 }
 
-/// Reads what stands in the private directory. `own`: pid and start of this process. `pid1`: as the first of
+/// Reads what stands in this file. `own`: pid and start of this process. `pid1`: as the first of
 /// its pid namespace it takes over nobody but itself.
-pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
-    let bytes = match patiently(|| fs::read(path(private))) {
+pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
+    let bytes = match patiently(|| fs::read(file)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
         // A PID 1 that refuses to go on would take everything with it.
@@ -122,11 +127,12 @@ pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) 
     }
 }
 
-/// Why this binary cannot go on from what stands there; `None`: it can.
-pub fn refuses(private: &Path) -> Option<String> {
-    let world = crate::host::world();
+/// Why this binary cannot go on from what stands in the private directory, or in this file; `None`: it can.
+pub fn refuses(place: &Path) -> Option<String> {
+    let world = host::world();
+    let file = if place.is_dir() { path(place) } else { place.to_owned() };
     // Whose it is does not matter: it is for the process that has asked.
-    match read(private, world.as_ref(), (0, 0), false) {
+    match read(&file, world.as_ref(), (0, 0), false) {
         Before::Nothing => Some("there is none".to_owned()),
         Before::State(_) => None,
         Before::Strange(strange) => Some(strange.1),
@@ -150,7 +156,7 @@ pub fn remove(private: &Path) {
 
 /// Where it stands.
 pub fn path(private: &Path) -> PathBuf {
-    private.join("state")
+    private.join(FILE)
 }
 
 /// The JSON of a line that is whole.
@@ -213,10 +219,12 @@ impl Write for Line<'_> {
 
 /// The file that is written.
 pub struct Journal {
-    /// `None`: nothing is writable, and nothing outlives uphold.
-    place: Option<(PathBuf, Head)>,
+    /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
+    place: Option<(Option<PathBuf>, Head)>,
     /// `None`: the last attempt to write failed, so that what is there lacks something.
     file: Option<File>,
+    /// What is there then: in memory it is there for as long as it is open.
+    stale: Option<File>,
     length: u64,
     /// As long it was when it was begun.
     began: u64,
@@ -226,12 +234,22 @@ pub struct Journal {
 
 impl Journal {
     /// Begins the file anew, with all of the state in it, in the version of its head.
-    pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
-        let place = place.map(|(private, head)| (private.to_owned(), head));
-        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
+    pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
+        let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
+        let (file, stale) = (None, None);
+        let mut journal = Journal { place, file, stale, length: 0, began: 0, failing: false, due: None };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
+    }
+
+    /// Where another process finds it: [`refuses`] takes it. `None`: nowhere.
+    pub fn place(&self) -> Option<PathBuf> {
+        match &self.place {
+            Some((Some(private), _)) => Some(private.clone()),
+            Some((None, _)) => self.file.as_ref().map(host::path_of),
+            None => None,
+        }
     }
 
     /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
@@ -245,7 +263,7 @@ impl Journal {
         };
         let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
         if recorded.is_err() {
-            self.file = None;
+            self.stale = self.file.take().or(self.stale.take());
         }
         self.say(&recorded);
         recorded
@@ -265,7 +283,7 @@ impl Journal {
         }
         let begun = self.begin_anew(engine);
         if begun.is_err() {
-            self.file = None;
+            self.stale = self.file.take().or(self.stale.take());
         }
         self.say(&begun);
         begun
@@ -290,15 +308,16 @@ impl Journal {
 
     fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
         let Some((private, head)) = &self.place else { return Ok(()) };
-        let new = private.join("state.new");
-        let mut options = File::options();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = opened.and_then(|file| {
+        let new = private.as_ref().map(|private| private.join("state.new"));
+        let written = begin_file(new.as_deref()).and_then(|file| {
             let mut length = Line::write(&file, 0, head)?;
             let state = engine.state();
             length += Line::write(&file, length, &versions::write(head.state_version, &state))?;
             failpoint::reach("journal-written");
-            fs::rename(&new, path(private))?;
+            match (private, &new) {
+                (Some(private), Some(new)) => fs::rename(new, path(private))?,
+                (_, _) => host::count(&file)?,
+            }
             Ok((file, length))
         });
         match written {
@@ -306,11 +325,14 @@ impl Journal {
                 self.length = length;
                 self.began = length;
                 self.file = Some(file);
+                self.stale = None;
                 failpoint::reach("journal-begun");
                 Ok(())
             }
             Err(error) => {
-                drop(fs::remove_file(new));
+                if let Some(new) = new {
+                    drop(fs::remove_file(new));
+                }
                 Err(error)
             }
         }
@@ -336,6 +358,14 @@ impl Journal {
         self.failing = recorded.is_err();
         // What was answered for has to be on record, also if nothing else happens.
         self.due = self.failing.then(|| Instant::now() + AGAIN);
+    }
+}
+
+/// A new file, at this path or in memory.
+fn begin_file(path: Option<&Path>) -> io::Result<File> {
+    match path {
+        Some(path) => File::options().write(true).create(true).truncate(true).mode(0o600).open(path),
+        None => host::memory(FILE),
     }
 }
 
@@ -367,11 +397,11 @@ mod tests {
     }
 
     fn say(engine: &mut Engine, message: &str) {
-        engine.handle(crate::host::now(), own(message), &mut Vec::new());
+        engine.handle(host::now(), own(message), &mut Vec::new());
     }
 
     fn found(private: &Path) -> Option<String> {
-        match read(private, Some(&head().world), (1, 1), false) {
+        match read(&path(private), Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
             Before::Nothing | Before::Strange(_) | Before::Useless(_) | Before::Unreadable(_) => None,
         }
@@ -381,7 +411,7 @@ mod tests {
     fn a_state_that_is_damaged_anywhere_is_what_was_on_record_before_or_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
-        let mut journal = Journal::begin(Some((dir.path(), head())), &engine);
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
         let mut whole = vec![found(dir.path()).unwrap()];
         for message in ["one", "two"] {
             say(&mut engine, message);
@@ -406,7 +436,7 @@ mod tests {
     fn a_state_goes_on_in_another_version_and_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
-        let mut journal = Journal::begin(Some((dir.path(), head())), &engine);
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
         for (version, message) in [(2, "one"), (1, "two"), (2, "three")] {
             journal.write_in(version, &engine).unwrap();
             say(&mut engine, message);
@@ -418,7 +448,8 @@ mod tests {
             );
             assert_eq!(text.matches("\"later\":").count(), if version == 1 { 0 } else { 2 }, "{text}");
             // Only the first is known here.
-            let strange = matches!(read(dir.path(), Some(&head().world), (1, 1), false), Before::Strange(_));
+            let strange =
+                matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_));
             assert_eq!((strange, found(dir.path()).is_some()), (version != 1, version == 1));
         }
     }
@@ -426,13 +457,13 @@ mod tests {
     #[test]
     fn a_line_that_is_whole_and_not_understood_is_no_line_that_is_cut() {
         let dir = tempfile::tempdir().unwrap();
-        Journal::begin(Some((dir.path(), head())), &Engine::new(Settings::default()));
+        Journal::begin(Some((Some(dir.path()), head())), &Engine::new(Settings::default()));
         let whole = fs::read_to_string(path(dir.path())).unwrap();
         for json in ["{\"core\":7}", "{\"later\":{}}"] {
             let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
             fs::write(path(dir.path()), format!("{whole}{line}")).unwrap();
             assert!(
-                matches!(read(dir.path(), Some(&head().world), (1, 1), false), Before::Strange(_)),
+                matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_)),
                 "{json}"
             );
         }
@@ -443,7 +474,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
         let private = dir.path().join("private");
-        let mut journal = Journal::begin(Some((&private, head())), &engine);
+        let mut journal = Journal::begin(Some((Some(&private), head())), &engine);
         assert!(journal.failing);
         say(&mut engine, "one");
         assert!(journal.record(&mut engine).is_err());

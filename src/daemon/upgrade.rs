@@ -76,9 +76,10 @@ fn step(written: u32, ours: &[u32], trial: &Trial) -> Step {
     }
 }
 
-/// `uphold try-state DIR`: whether this binary could go on from that state. Prints one JSON object.
-pub fn try_state(private: &Path) -> ExitCode {
-    let refuses = journal::refuses(private);
+/// `uphold try-state PLACE`: whether this binary could go on from the state in that private directory, or file.
+/// Prints one JSON object.
+pub fn try_state(place: &Path) -> ExitCode {
+    let refuses = journal::refuses(place);
     let state_versions = versions::known().to_vec();
     let trial = Trial { release: env!("CARGO_PKG_VERSION").to_owned(), state_versions, refuses };
     let text = serde_json::to_string(&trial).unwrap_or_default();
@@ -103,9 +104,7 @@ impl Daemon {
         let (path, why) = match host::own_path() {
             _ if self.engine.shutting_down() => (None, "uphold is shutting down"),
             _ if !self.recorded => (None, STALE),
-            _ if self.private.is_none() => {
-                (None, "there is no runtime directory to hand the state over in; name one with --runtime-dir")
-            }
+            _ if self.journal.place().is_none() => (None, "the state cannot be kept: is /proc mounted?"),
             path => (path, "uphold does not know where its binary stands: is /proc mounted?"),
         };
         let Some(path) = path else { return self.not_upgraded(replies, why) };
@@ -115,13 +114,13 @@ impl Daemon {
 
     /// Has the new binary read the state as it stands there; [`Daemon::tried`] follows.
     fn try_binary(&mut self, upgrade: Upgrade) {
-        let private = self.private.as_deref().and_then(Path::to_str);
-        let (Some(program), Some(private), Some(name)) = (upgrade.path.to_str(), private, trial_name())
-        else {
+        let place = self.journal.place();
+        let state = place.as_deref().and_then(Path::to_str);
+        let (Some(program), Some(state), Some(name)) = (upgrade.path.to_str(), state, trial_name()) else {
             let why = "the path of its binary or runtime directory is no UTF-8";
             return self.not_upgraded(upgrade.replies, why);
         };
-        let command = vec![program.to_owned(), "try-state".to_owned(), private.to_owned()];
+        let command = vec![program.to_owned(), "try-state".to_owned(), state.to_owned()];
         self.host.exec(ExecOrder {
             instance: name.clone(),
             run: Run(0),

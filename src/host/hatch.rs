@@ -20,6 +20,8 @@ const LATE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Egg {
     order: Order,
+    /// What was open of it.
+    stored: Stored,
     /// In [`Cloning`](super::launch::Cloning) until it is heard of: till then it is not reaped.
     child: Arc<AtomicI32>,
 }
@@ -49,14 +51,17 @@ impl Chick {
 impl Host {
     /// Whether an ordered run has begun with this process of which nobody has seen the exec: then the order comes
     /// back. Else it is seen to here.
-    pub(super) fn brood(&mut self, order: Order, pid: i32) -> Option<Order> {
+    pub(super) fn brood(&mut self, order: Order, pid: i32, stored: &mut Stored) -> Option<Order> {
         if sys::wait(sys::Child::Pid(pid), true, false).is_err() {
             // No child of this process: what was that of another uphold is no such thing any more (`lock`).
             return Some(order);
         }
         match Chick::of(pid) {
             Chick::Hatched => return Some(order),
-            Chick::Unborn => self.wait_for_exec(order, pid),
+            Chick::Unborn => {
+                let stored = stored.take_run(order.run);
+                self.wait_for_exec(order, pid, stored);
+            }
             Chick::StillBorn => {
                 let _ = sys::wait(sys::Child::Pid(pid), false, false);
                 self.slots.release(order.run);
@@ -66,7 +71,7 @@ impl Host {
         None
     }
 
-    fn wait_for_exec(&self, order: Order, pid: i32) {
+    fn wait_for_exec(&self, order: Order, pid: i32, stored: Stored) {
         let child = self.cloning.begin();
         child.store(pid, Ordering::SeqCst);
         let wakes = self.wakes.clone();
@@ -78,16 +83,17 @@ impl Host {
                 pause = LATE.min(pause * 2);
             }
             // Nobody listens only when the host is gone.
-            let _ = wakes.send(Wake::Hatched(Egg { order, child }));
+            let _ = wakes.send(Wake::Hatched(Egg { order, stored, child }));
         });
     }
 
     /// It can be taken over now.
     pub(super) fn hatched(&mut self, egg: Egg) {
-        self.cloning.end(&egg.child);
-        let Order { instance, run, unit, foreground } = egg.order;
+        let Egg { order, mut stored, child } = egg;
+        self.cloning.end(&child);
+        let Order { instance, run, unit, foreground } = order;
         let taken = Taken { instance, run, unit, so_far: SoFar::Ordered };
-        self.adopt(taken, foreground, &mut Stored::default());
+        self.adopt(taken, foreground, &mut stored);
         self.reap();
     }
 }

@@ -9,9 +9,9 @@ use super::{cgroup, kin, patience::patiently, slots};
 
 /// Processes that live and are of this token's line of upholds: those on record in the private directory, those
 /// in its cgroups, and those that carry its mark. In ascending order. `Err`: nobody can tell at the moment.
-pub fn left_alive(private: &Path, token: &str, cgroups: Option<&Path>) -> io::Result<Vec<i32>> {
+pub fn left_alive(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -> io::Result<Vec<i32>> {
     let procs = patiently(kin::snapshot)?;
-    let records = slots::peek(private);
+    let records = private.map(slots::peek).unwrap_or_default();
     let within = cgroups.map(cgroup::pids_below).unwrap_or_default();
     let mark = format!(":{token}");
     let own = std::process::id().cast_signed();
@@ -39,13 +39,13 @@ mod tests {
     fn a_process_is_found_by_its_mark_for_as_long_as_it_lives() {
         let dir = tempfile::tempdir().unwrap();
         let token = format!("{:016x}", std::process::id());
-        let found = || left_alive(dir.path(), &token, None).unwrap();
+        let found = || left_alive(Some(dir.path()), &token, None).unwrap();
         assert!(found().is_empty());
         let mut command = Command::new("sleep");
         let mut child = command.arg("600").env("UPHOLD_RUN", format!("web:1:{token}")).spawn().unwrap();
         let pid = child.id().cast_signed();
         assert_eq!(found(), [pid]);
-        assert!(left_alive(dir.path(), "0123456789abcdef", None).unwrap().is_empty());
+        assert!(left_alive(Some(dir.path()), "0123456789abcdef", None).unwrap().is_empty());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(found().is_empty());
