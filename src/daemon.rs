@@ -22,6 +22,7 @@ mod settings;
 mod signals;
 mod start;
 mod upgrade;
+mod versions;
 mod voice;
 
 use std::collections::{HashMap, HashSet};

@@ -4,8 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::journal::{self, Before, Head, STATE_VERSION};
+use super::journal::{self, Before, Head};
 use super::places::Places;
+use super::versions;
 use crate::engine::Saved;
 use crate::failpoint;
 use crate::host::{self, Crashes, Inherited, Lock, LockError, Stored, World};
@@ -60,6 +61,35 @@ pub enum Refused {
         /// What the system said.
         error: io::Error,
     },
+    /// Services live that this uphold cannot take over, and another can.
+    #[error(
+        "cannot go on from {}: {why}; uphold {release} wrote it, processes of it live ({pids}), and nothing is \
+         started beside them: start that uphold again, or stop these processes, or remove the file to begin \
+         without them", path.display()
+    )]
+    Strange {
+        /// The state.
+        path: PathBuf,
+        /// Why it is not understood.
+        why: String,
+        /// Of the uphold that wrote it.
+        release: String,
+        /// Which, in words.
+        pids: String,
+    },
+}
+
+/// So many pids are named.
+const NAMED: usize = 10;
+
+/// `pid 7`, `pids 7, 8 and 3 more`.
+fn named(pids: &[i32]) -> String {
+    let words: Vec<String> = pids.iter().take(NAMED).map(i32::to_string).collect();
+    let word = if pids.len() == 1 { "pid" } else { "pids" };
+    match pids.len().checked_sub(NAMED) {
+        None | Some(0) => format!("{word} {}", words.join(", ")),
+        Some(more) => format!("{word} {} and {more} more", words.join(", ")),
+    }
 }
 
 impl Inheritance {
@@ -125,19 +155,31 @@ impl Inheritance {
                 let state = Some(state);
                 Inheritance { state, same, token, image, nofile, oom_score_adj, cgroups, before, ..none }
             }
-            Before::Useless(why) => {
-                let place = match private.map(journal::set_aside) {
-                    Some(Ok(aside)) => format!("it is set aside as {}", aside.display()),
-                    Some(Err(error)) => format!("it cannot be set aside: {error}"),
-                    None => "it was in memory".to_owned(),
+            Before::Strange(strange) => {
+                let (head, why) = *strange;
+                let pids = match host::left_alive(private, &head.token, head.cgroups.as_deref()) {
+                    Ok(pids) if pids.is_empty() => return Ok(none.without(private, &why)),
+                    Ok(pids) => named(&pids),
+                    Err(error) => format!("nobody can tell which: {error}"),
                 };
-                let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
-                Inheritance { complaint: Some(complaint), ..none }
+                return Err(Refused::Strange { path, why, release: head.release, pids });
             }
+            Before::Useless(why) => none.without(private, &why),
             Before::Unreadable(error) => {
                 return Err(Refused::Unreadable { path, error });
             }
         })
+    }
+
+    /// What stands there is of no use, and goes out of the way.
+    fn without(self, private: Option<&Path>, why: &str) -> Inheritance {
+        let place = match private.map(journal::set_aside) {
+            Some(Ok(aside)) => format!("it is set aside as {}", aside.display()),
+            Some(Err(error)) => format!("it cannot be set aside: {error}"),
+            None => "it was in memory".to_owned(),
+        };
+        let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
+        Inheritance { complaint: Some(complaint), ..self }
     }
 
     /// Closes what was open before, once all was taken over.
@@ -157,7 +199,7 @@ impl Inheritance {
     /// The head of this uphold's own journal.
     pub fn head(&self, world: World, cgroups: Option<&Path>) -> Head {
         Head {
-            state_version: STATE_VERSION,
+            state_version: versions::newest(),
             world,
             token: self.token.clone(),
             cgroups: cgroups.map(Path::to_owned),

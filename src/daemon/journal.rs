@@ -21,6 +21,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::versions;
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
 use crate::host::{self, World, patiently};
@@ -28,8 +29,6 @@ use crate::host::{self, World, patiently};
 /// Its name, in the private directory or in memory.
 pub const FILE: &str = "state";
 
-/// The version of what stands in the file. A reader of another one does not understand it.
-pub const STATE_VERSION: u32 = 1;
 /// The file is begun anew once it is longer than this,
 const LONG: u64 = 1 << 20;
 /// and so many times as long as it was at its beginning.
@@ -38,10 +37,10 @@ const TIMES: u64 = 4;
 /// After a write that has failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Whose state it is, and what it hangs on.
+/// Whose state it is, and what it hangs on: the same in every version, but for what later ones add.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
-    /// [`STATE_VERSION`]
+    /// Of the lines below it (`versions`).
     pub state_version: u32,
     /// In which the pids are pids.
     pub world: World,
@@ -72,6 +71,8 @@ pub enum Before {
     State(Box<(Head, Saved<'static>)>),
     /// Something that says nothing of this world, and why.
     Useless(String),
+    /// Something of this world that is whole, and that this uphold does not understand: what it says is true.
+    Strange(Box<(Head, String)>),
     /// Something that cannot be read: what it says may be true.
     Unreadable(io::Error),
 }
@@ -91,10 +92,6 @@ pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> 
     let Some(head) = head.and_then(|json| serde_json::from_slice::<Head>(json).ok()) else {
         return Before::Useless("its first line is cut or corrupt".to_owned());
     };
-    if head.state_version != STATE_VERSION {
-        let (theirs, ours) = (head.state_version, STATE_VERSION);
-        return Before::Useless(format!("it is of state version {theirs}, and this uphold reads {ours}"));
-    }
     let same = (head.pid, head.start) == own;
     if Some(&head.world) != world {
         return Before::Useless("it is of another boot or another pid namespace".to_owned());
@@ -102,17 +99,32 @@ pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> 
     if pid1 && !same {
         return Before::Useless("it is of another uphold than this PID 1".to_owned());
     }
-    let mut state = Saved::default();
+    let (version, known) = (head.state_version, versions::known());
+    if !known.contains(&version) {
+        let why =
+            format!("it is of state version {version}, and this uphold reads {}", versions::shown(known));
+        return Before::Strange(Box::new((head, why)));
+    }
+    let mut state = None;
     let mut torn = false;
     for line in lines {
-        let change = unwrap(line).and_then(|json| serde_json::from_slice::<Saved<'static>>(json).ok());
-        match change {
+        match unwrap(line) {
             Some(_) if torn => return Before::Useless("a line in the middle of it is corrupt".to_owned()),
-            Some(change) => state.merge(change),
+            Some(json) => match versions::read(version, json) {
+                Some(change) => state.get_or_insert_with(Saved::default).merge(change),
+                None => {
+                    let why = format!("a line of it is not what one of state version {version} looks like");
+                    return Before::Strange(Box::new((head, why)));
+                }
+            },
             None => torn = true,
         }
     }
-    Before::State(Box::new((head, state)))
+    // It gets its name when all that there was then is in it.
+    match state {
+        Some(state) => Before::State(Box::new((head, state))),
+        None => Before::Useless("all but its first line is cut or corrupt".to_owned()),
+    }
 }
 
 /// Why this binary cannot go on from what stands in the private directory, or in this file; `None`: it can.
@@ -123,6 +135,7 @@ pub fn refuses(place: &Path) -> Option<String> {
     match read(&file, world.as_ref(), (0, 0), false) {
         Before::Nothing => Some("there is none".to_owned()),
         Before::State(_) => None,
+        Before::Strange(strange) => Some(strange.1),
         Before::Useless(why) => Some(why),
         Before::Unreadable(error) => Some(format!("it cannot be read: {error}")),
     }
@@ -141,7 +154,8 @@ pub fn remove(private: &Path) {
     drop(fs::remove_file(path(private)));
 }
 
-fn path(private: &Path) -> PathBuf {
+/// Where it stands.
+pub fn path(private: &Path) -> PathBuf {
     private.join(FILE)
 }
 
@@ -219,7 +233,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins the file anew, with all of the state in it.
+    /// Begins the file anew, with all of the state in it, in the version of its head.
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
         let (file, stale) = (None, None);
@@ -277,9 +291,31 @@ impl Journal {
         recorded
     }
 
+    /// The version in which it is written.
+    pub fn version(&self) -> Option<u32> {
+        self.place.as_ref().map(|(_, head)| head.state_version)
+    }
+
+    /// Begins the file anew in this version, and goes on in it. `Err`: what stands there may be older, and of
+    /// another version.
+    pub fn write_in(&mut self, version: u32, engine: &Engine) -> io::Result<()> {
+        match &mut self.place {
+            Some((_, head)) if head.state_version != version => head.state_version = version,
+            Some(_) | None => return Ok(()),
+        }
+        let begun = self.begin_anew(engine);
+        if begun.is_err() {
+            self.stale = self.file.take().or(self.stale.take());
+        }
+        self.say(&begun);
+        begun
+    }
+
     fn append(&mut self, changes: &Saved<'_>) -> io::Result<()> {
-        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        match Line::write(file, self.length, changes) {
+        let (Some(file), Some((_, head))) = (&self.file, &self.place) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        match Line::write(file, self.length, &versions::write(head.state_version, changes)) {
             Ok(length) => {
                 self.length += length;
                 Ok(())
@@ -297,7 +333,8 @@ impl Journal {
         let new = private.as_ref().map(|private| private.join("state.new"));
         let written = begin_file(new.as_deref()).and_then(|file| {
             let mut length = Line::write(&file, 0, head)?;
-            length += Line::write(&file, length, &engine.state())?;
+            let state = engine.state();
+            length += Line::write(&file, length, &versions::write(head.state_version, &state))?;
             failpoint::reach("journal-written");
             match (private, &new) {
                 (Some(private), Some(new)) => fs::rename(new, path(private))?,
@@ -362,7 +399,7 @@ mod tests {
     fn head() -> Head {
         let world = World { boot: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned(), first: 1 };
         let (token, release) = ("0123456789abcdef".to_owned(), "0.1.0".to_owned());
-        let (state_version, cgroups, nofile, oom_score_adj) = (STATE_VERSION, None, None, None);
+        let (state_version, cgroups, nofile, oom_score_adj) = (1, None, None, None);
         Head {
             state_version,
             world,
@@ -388,7 +425,7 @@ mod tests {
     fn found(private: &Path) -> Option<String> {
         match read(&path(private), Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
-            Before::Nothing | Before::Useless(_) | Before::Unreadable(_) => None,
+            Before::Nothing | Before::Strange(_) | Before::Useless(_) | Before::Unreadable(_) => None,
         }
     }
 
@@ -407,15 +444,50 @@ mod tests {
         for length in 0..bytes.len() {
             fs::write(path(dir.path()), &bytes[..length]).unwrap();
             let read = found(dir.path());
-            // A head alone is a state of nothing.
-            let nothing = serde_json::to_string(&Saved::default()).unwrap();
-            assert!(read.is_none_or(|read| read == nothing || whole.contains(&read)), "cut at {length}");
+            assert!(read.is_none_or(|read| whole.contains(&read)), "cut at {length}");
         }
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(path(dir.path()), damaged).unwrap();
             assert!(found(dir.path()).is_none_or(|read| whole.contains(&read)), "a bit of byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_state_goes_on_in_another_version_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(Settings::default());
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
+        for (version, message) in [(2, "one"), (1, "two"), (2, "three")] {
+            journal.write_in(version, &engine).unwrap();
+            say(&mut engine, message);
+            journal.record(&mut engine).unwrap();
+            let text = fs::read_to_string(path(dir.path())).unwrap();
+            assert!(
+                text.contains(&format!("\"state_version\":{version},")) && text.contains(message),
+                "{text}"
+            );
+            assert_eq!(text.matches("\"later\":").count(), if version == 1 { 0 } else { 2 }, "{text}");
+            // Only the first is known here.
+            let strange =
+                matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_));
+            assert_eq!((strange, found(dir.path()).is_some()), (version != 1, version == 1));
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_whole_and_not_understood_is_no_line_that_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        Journal::begin(Some((Some(dir.path()), head())), &Engine::new(Settings::default()));
+        let whole = fs::read_to_string(path(dir.path())).unwrap();
+        for json in ["{\"core\":7}", "{\"later\":{}}"] {
+            let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+            fs::write(path(dir.path()), format!("{whole}{line}")).unwrap();
+            assert!(
+                matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_)),
+                "{json}"
+            );
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::answers::{Inward, problem, send};
 use super::inheritance::Inheritance;
-use super::journal::{self, STATE_VERSION};
+use super::{journal, versions};
 use crate::control::Reply;
 use crate::engine::{Exit, Input, Run, SpawnFailure};
 use crate::failpoint;
@@ -30,11 +30,26 @@ const KEPT_OUT: Duration = Duration::from_secs(5);
 /// Why there is nothing to go on from.
 const STALE: &str = "the state cannot be recorded at the moment; uphold's log says why";
 
-/// An upgrade that is being tried.
+/// The one upgrade that is on its way. Who asks for one meanwhile has asked for this.
 pub(super) struct Upgrade {
     path: PathBuf,
-    /// `None`: SIGUSR2.
-    reply: Option<oneshot::Sender<Reply>>,
+    /// Who waits to hear whether it comes; a SIGUSR2 does not.
+    replies: Vec<oneshot::Sender<Reply>>,
+    /// The state was written in another version, for the new binary to read.
+    rewritten: bool,
+    /// The new binary was tried, and is to be executed.
+    decided: bool,
+}
+
+/// What follows from what a new binary has said.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It reads this state.
+    Execute,
+    /// It may read it in this version.
+    WriteIn(u32),
+    /// It cannot go on from it, for this reason.
+    Refuse(String),
 }
 
 /// What a binary says of itself and of a state.
@@ -47,12 +62,26 @@ struct Trial {
     refuses: Option<String>,
 }
 
+/// What follows where the state stands in version `written`, and could be written in `ours`.
+fn step(written: u32, ours: &[u32], trial: &Trial) -> Step {
+    let theirs = &trial.state_versions;
+    match (versions::common(ours, theirs), &trial.refuses) {
+        (None, _) => {
+            let (theirs, ours) = (versions::shown(theirs), versions::shown(ours));
+            Step::Refuse(format!("it reads {theirs}, and this uphold writes {ours}"))
+        }
+        (Some(version), _) if version != written => Step::WriteIn(version),
+        (Some(_), None) => Step::Execute,
+        (Some(_), Some(why)) => Step::Refuse(why.clone()),
+    }
+}
+
 /// `uphold try-state PLACE`: whether this binary could go on from the state in that private directory, or file.
 /// Prints one JSON object.
 pub fn try_state(place: &Path) -> ExitCode {
     let refuses = journal::refuses(place);
-    let trial =
-        Trial { release: env!("CARGO_PKG_VERSION").to_owned(), state_versions: vec![STATE_VERSION], refuses };
+    let state_versions = versions::known().to_vec();
+    let trial = Trial { release: env!("CARGO_PKG_VERSION").to_owned(), state_versions, refuses };
     let text = serde_json::to_string(&trial).unwrap_or_default();
     match std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,34 +90,38 @@ pub fn try_state(place: &Path) -> ExitCode {
 }
 
 impl Daemon {
-    /// Tries the new binary; [`Daemon::tried`] follows.
+    /// Begins an upgrade, or joins the one that is on its way.
     pub(super) fn upgrade(&mut self, reply: Option<oneshot::Sender<Reply>>) {
+        if let Some(upgrade) = &mut self.upgrading {
+            match reply {
+                Some(reply) if upgrade.decided => send(reply, Reply::Accepted),
+                reply => upgrade.replies.extend(reply),
+            }
+            return;
+        }
         if self.ground.due().is_some() {
             self.put_back();
         }
         self.conclude(Vec::new());
-        let refused = if self.engine.shutting_down() {
-            Some("uphold is shutting down".to_owned())
-        } else if self.upgrading.is_some() {
-            Some("an upgrade is on its way already".to_owned())
-        } else if !self.recorded {
-            Some(STALE.to_owned())
-        } else {
-            None
+        let replies = reply.into_iter().collect();
+        let (path, why) = match host::own_path() {
+            _ if self.engine.shutting_down() => (None, "uphold is shutting down"),
+            _ if !self.recorded => (None, STALE),
+            _ if self.journal.place().is_none() => (None, "the state cannot be kept: is /proc mounted?"),
+            path => (path, "uphold does not know where its binary stands: is /proc mounted?"),
         };
-        let (state, path) = match (refused, self.journal.place(), host::own_path()) {
-            (Some(why), ..) => return self.not_upgraded(reply, &why),
-            (None, None, _) => {
-                return self.not_upgraded(reply, "the state cannot be kept: is /proc mounted?");
-            }
-            (None, Some(_), None) => {
-                return self
-                    .not_upgraded(reply, "uphold does not know where its binary stands: is /proc mounted?");
-            }
-            (None, Some(state), Some(path)) => (state, path.to_owned()),
-        };
-        let (Some(program), Some(state), Some(name)) = (path.to_str(), state.to_str(), trial_name()) else {
-            return self.not_upgraded(reply, "the path of its binary or runtime directory is no UTF-8");
+        let Some(path) = path else { return self.not_upgraded(replies, why) };
+        let path = path.to_owned();
+        self.try_binary(Upgrade { path, replies, rewritten: false, decided: false });
+    }
+
+    /// Has the new binary read the state as it stands there; [`Daemon::tried`] follows.
+    fn try_binary(&mut self, upgrade: Upgrade) {
+        let place = self.journal.place();
+        let state = place.as_deref().and_then(Path::to_str);
+        let (Some(program), Some(state), Some(name)) = (upgrade.path.to_str(), state, trial_name()) else {
+            let why = "the path of its binary or runtime directory is no UTF-8";
+            return self.not_upgraded(upgrade.replies, why);
         };
         let command = vec![program.to_owned(), "try-state".to_owned(), state.to_owned()];
         self.host.exec(ExecOrder {
@@ -99,7 +132,7 @@ impl Daemon {
             command,
             timeout: TRIAL,
         });
-        self.upgrading = Some(Upgrade { path, reply });
+        self.upgrading = Some(upgrade);
     }
 
     /// Whether this is the name that trials go by. No unit is called so.
@@ -109,8 +142,8 @@ impl Daemon {
 
     /// The new binary has said what it has to say.
     pub(super) fn tried(&mut self, end: Option<Result<Exit, SpawnFailure>>, output: &[u8]) {
-        let Some(Upgrade { path, reply }) = self.upgrading.take() else { return };
-        let shown = path.display();
+        let Some(upgrade) = self.upgrading.take() else { return };
+        let shown = upgrade.path.display();
         let text = String::from_utf8_lossy(output).trim().to_owned();
         let why = match end {
             None => format!("{shown} did not say within {}s whether it reads the state", TRIAL.as_secs()),
@@ -118,42 +151,63 @@ impl Daemon {
                 format!("cannot run {shown}: {} failed: {}", failure.stage, failure.message)
             }
             Some(Ok(Exit::Code(0))) => match serde_json::from_str::<Trial>(&text) {
-                Ok(Trial { refuses: None, release, .. }) => return self.execute_soon(path, &release, reply),
-                Ok(Trial { refuses: Some(why), release, .. }) => {
-                    format!("{shown} is {release} and cannot go on from this state: {why}")
-                }
+                Ok(trial) => return self.heard(upgrade, &trial),
                 Err(_) => format!("{shown} is no uphold that can take over: it says `{text}`"),
             },
             Some(Ok(_)) => format!("{shown} is no uphold that can take over: it says `{text}`"),
         };
-        self.not_upgraded(reply, &why);
+        self.not_upgraded(upgrade.replies, &why);
     }
 
-    fn not_upgraded(&mut self, reply: Option<oneshot::Sender<Reply>>, why: &str) {
+    /// The state is handed over in the highest version that both know, and the new binary has read it there.
+    fn heard(&mut self, upgrade: Upgrade, trial: &Trial) {
+        let written = self.journal.version().unwrap_or_default();
+        let why = match step(written, versions::known(), trial) {
+            Step::Execute => return self.execute_soon(upgrade, &trial.release),
+            Step::WriteIn(version) if !upgrade.rewritten => {
+                if self.journal.write_in(version, &self.engine).is_err() {
+                    return self.not_upgraded(upgrade.replies, STALE);
+                }
+                failpoint::reach("rewritten");
+                return self.try_binary(Upgrade { rewritten: true, ..upgrade });
+            }
+            Step::WriteIn(_) => "it does not say the same twice of what it reads".to_owned(),
+            Step::Refuse(why) => why,
+        };
+        let (shown, release) = (upgrade.path.display(), &trial.release);
+        let why = format!("{shown} is {release} and cannot go on from this state: {why}");
+        self.not_upgraded(upgrade.replies, &why);
+    }
+
+    fn not_upgraded(&mut self, replies: Vec<oneshot::Sender<Reply>>, why: &str) {
+        // Where that cannot be written, it is said and tried again; whatever stands there, this uphold reads it.
+        drop(self.journal.write_in(versions::newest(), &self.engine));
         let message = format!("not upgraded: {why}");
-        if let Some(reply) = reply {
+        for reply in replies {
             send(reply, Reply::Problem(problem("conflict", "Not upgraded", 409, message.clone())));
         }
         self.own_event("UpgradeFailed", true, message);
     }
 
-    fn execute_soon(&mut self, path: PathBuf, release: &str, reply: Option<oneshot::Sender<Reply>>) {
+    fn execute_soon(&mut self, upgrade: Upgrade, release: &str) {
+        let Upgrade { path, replies, .. } = upgrade;
         tracing::info!(
             "upgrading from {} to {release}: executing {}",
             env!("CARGO_PKG_VERSION"),
             path.display()
         );
-        if let Some(reply) = reply {
+        for reply in replies {
             send(reply, Reply::Accepted);
         }
         let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
-        self.upgrading = Some(Upgrade { path: path.clone(), reply: None });
+        let (execute, replies) = (path.clone(), Vec::new());
+        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided: true });
         tokio::spawn(async move {
             // From here on who comes waits for the new image.
             server.hold();
             logs.settle().await;
             server.answered(ANSWERS).await;
-            drop(inward.send(Inward::Execute(path)));
+            drop(inward.send(Inward::Execute(execute)));
             tokio::time::sleep(KEPT_OUT).await;
             server.resume();
         });
@@ -172,17 +226,13 @@ impl Daemon {
         self.conclude(Vec::new());
         if !self.recorded {
             self.server.resume();
-            return self.not_upgraded(None, STALE);
+            return self.not_upgraded(Vec::new(), STALE);
         }
         failpoint::reach("executing");
         host::forgive();
         let error = host::execute(path);
         self.server.resume();
-        self.own_event(
-            "UpgradeFailed",
-            true,
-            format!("not upgraded: cannot execute {}: {error}", path.display()),
-        );
+        self.not_upgraded(Vec::new(), &format!("cannot execute {}: {error}", path.display()));
     }
 
     /// Says what has led to this image.
@@ -208,4 +258,39 @@ impl Daemon {
 
 fn trial_name() -> Option<Name> {
     Name::new("uphold@upgrade").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_binary_gets_the_state_in_the_highest_version_that_both_know() {
+        let trial = |state_versions: &[u32], refuses: Option<&str>| Trial {
+            release: "9".to_owned(),
+            state_versions: state_versions.to_vec(),
+            refuses: refuses.map(str::to_owned),
+        };
+        let strange = Some("it is of state version 2, and this uphold reads state version 1");
+        for (written, ours, theirs, refuses, wanted) in [
+            (1, &[1][..], &[1][..], None, Step::Execute),
+            (1, &[1], &[1, 2], None, Step::Execute),
+            (2, &[1, 2], &[1], strange, Step::WriteIn(1)),
+            (1, &[1, 2], &[1], None, Step::Execute),
+            // One that could read it as it is, too, is to have what is newer.
+            (1, &[1, 2], &[1, 2], None, Step::WriteIn(2)),
+            (1, &[1, 2], &[1], Some("too old"), Step::Refuse("too old".to_owned())),
+            (
+                2,
+                &[1, 2],
+                &[3],
+                strange,
+                Step::Refuse(
+                    "it reads state version 3, and this uphold writes state versions 1 and 2".to_owned(),
+                ),
+            ),
+        ] {
+            assert_eq!(step(written, ours, &trial(theirs, refuses)), wanted, "{written} {ours:?} {theirs:?}");
+        }
+    }
 }

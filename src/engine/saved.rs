@@ -24,6 +24,8 @@ const MANY: usize = 20;
 
 /// The state, or what of it has changed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+// What is no state would be an empty one.
+#[serde(deny_unknown_fields)]
 pub struct Saved<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     core: Option<Core>,

@@ -123,6 +123,13 @@ impl Host {
             self.slots.release(run);
             return self.spawn(order);
         }
+        let order = match begun.filter(|record| so_far == SoFar::Ordered && record.start == 0) {
+            Some(record) => match self.brood(order, record.pid, stored) {
+                Some(order) => order,
+                None => return,
+            },
+            None => order,
+        };
         let key: Key = (order.instance.clone(), run);
         let stem = stem(&order.instance, run);
         let leaf = self.base.as_ref().and_then(|base| base.existing_leaf(&stem));

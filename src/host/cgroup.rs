@@ -134,6 +134,11 @@ fn pids_in(dir: &Path) -> Option<Vec<i32>> {
     Some(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
 }
 
+/// The processes in and below a directory of cgroups.
+pub(super) fn pids_below(dir: &Path) -> Vec<i32> {
+    Leaf(dir.to_owned()).pids()
+}
+
 impl Leaf {
     fn open(&self) -> io::Result<Into> {
         let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&self.0)?;

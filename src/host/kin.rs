@@ -36,7 +36,12 @@ pub(super) struct Proc {
     session: i32,
     pub start: u64,
     pub zombie: bool,
+    /// It was forked and has executed nothing since, or had not until its end.
+    pub unborn: bool,
 }
+
+/// PF_FORKNOEXEC of the kernel, among the flags of /proc/PID/stat.
+const FORKED: u64 = 0x40;
 
 impl Kin {
     /// Of a main process that is not reaped yet.
@@ -146,8 +151,9 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Proc> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
-    let start = fields.nth(15)?.parse().ok()?;
-    Some(Proc { pid, parent, group, session, start, zombie })
+    let flags: u64 = fields.nth(2)?.parse().ok()?;
+    let start = fields.nth(12)?.parse().ok()?;
+    Some(Proc { pid, parent, group, session, start, zombie, unborn: flags & FORKED != 0 })
 }
 
 /// Everything that descends from this process, itself not.
@@ -172,5 +178,8 @@ mod tests {
         let stat = b"7 (a) S 1 (b) Z 3 4 5 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 4711 0 0";
         let proc = parse(7, stat).unwrap();
         assert_eq!((proc.parent, proc.group, proc.session, proc.start, proc.zombie), (3, 4, 5, 4711, true));
+        assert!(!proc.unborn);
+        let stat = b"7 (a) S 3 4 5 0 -1 4194368 0 0 0 1 2 0 0 20 0 1 0 4711 0 0";
+        assert!(parse(7, stat).unwrap().unborn);
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct Cloning(Arc<Mutex<Vec<Arc<AtomicI32>>>>);
 
 impl Cloning {
     /// There may be one more from here on. Where its pid is to be written before it runs.
-    fn begin(&self) -> Arc<AtomicI32> {
+    pub(super) fn begin(&self) -> Arc<AtomicI32> {
         let child = Arc::new(AtomicI32::new(0));
         self.lock().push(child.clone());
         child

@@ -19,10 +19,12 @@ mod exec;
 mod fifo;
 mod gate;
 mod guard;
+mod hatch;
 mod identity;
 mod inherited;
 mod kin;
 mod launch;
+mod left;
 mod lock;
 mod machine;
 mod mapped;
@@ -70,6 +72,7 @@ pub use crash::{
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
+pub use left::left_alive;
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;
@@ -313,6 +316,8 @@ enum Role {
 enum Wake {
     /// A spawning thread is done.
     Launched(Box<launch::Launched>),
+    /// A child of the image before has executed its command, or has ended.
+    Hatched(hatch::Egg),
     /// A cgroup has changed.
     Cgroups,
     /// A main process that is no child of uphold has ended.
@@ -403,6 +408,7 @@ impl Host {
     pub async fn next(&mut self) {
         match self.woken.recv().await {
             Some(Wake::Launched(launched)) => self.launched(*launched),
+            Some(Wake::Hatched(egg)) => self.hatched(egg),
             Some(Wake::Cgroups) => {
                 self.settle_all(false);
                 self.collect_garbage();

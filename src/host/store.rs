@@ -96,6 +96,13 @@ impl Stored {
         self.kept.remove(&(run, part))
     }
 
+    /// What there is of a run, for who takes it over later.
+    pub(super) fn take_run(&mut self, run: Run) -> Stored {
+        let parts = Part::ALL.into_iter();
+        let kept = parts.filter_map(|part| Some(((run, part), self.take(run, part)?))).collect();
+        Stored { kept, pipes: Vec::new() }
+    }
+
     /// Whose they are.
     pub fn runs(&self) -> HashSet<Run> {
         self.kept.keys().map(|(run, _)| *run).collect()

@@ -250,7 +250,9 @@ impl Chaos {
     }
 
     fn upgrade(&mut self) -> String {
-        let (code, out, err) = self.uphold.ctl(&["upgrade"]);
+        // To a later release, or to an earlier one.
+        let versions = self.dice.of(&["1", "1 2"]);
+        let (code, out, err) = self.uphold.reads(versions).ctl(&["upgrade"]);
         assert_eq!(code, 0, "{out}{err}\n{}", self.said());
         self.did("upgraded")
     }

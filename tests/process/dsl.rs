@@ -40,11 +40,19 @@ impl Uphold {
         Uphold { dir, child: None, arguments, wrapper, program: binary().into(), without }
     }
 
-    /// Not started yet; it will fail as [`fail`](Uphold::fail) says.
+    /// Not started yet; it will fail as [`fail`](Uphold::fail) says, and read what [`reads`](Uphold::reads) says.
     pub fn fallible() -> Uphold {
         let uphold = Uphold::new();
-        let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-        uphold.under(&["env", &plan])
+        let named = |variable: &str, file: &str| format!("{variable}={}", uphold.path(file).display());
+        let plan = named("UPHOLD_FAILPOINTS", "fail");
+        let versions = named("UPHOLD_STATE_VERSIONS", "versions");
+        uphold.under(&["env", &plan, &versions])
+    }
+
+    /// Every image that begins from here on reads these versions of the state (src/daemon/versions.rs).
+    pub fn reads(&self, versions: &str) -> &Uphold {
+        fs::write(self.path("versions"), versions).unwrap();
+        self
     }
 
     /// `POINT COUNT ACTION`, one a line: what becomes of uphold where (src/failpoint.rs).

@@ -174,7 +174,7 @@ fn a_binary_that_cannot_take_over_changes_nothing() {
         ("#!/bin/sh\nexit 3\n", "is no uphold that can take over"),
         ("no program", "cannot run"),
         (
-            "#!/bin/sh\necho '{\"release\":\"9\",\"state_versions\":[9],\"refuses\":\"too old\"}'\n",
+            "#!/bin/sh\necho '{\"release\":\"9\",\"state_versions\":[1,9],\"refuses\":\"too old\"}'\n",
             "is 9 and cannot go on from this state: too old",
         ),
     ] {

@@ -247,3 +247,45 @@ fn fifty_clients_are_answered_during_twenty_upgrades() {
     });
     assert!(asked.load(Ordering::Relaxed) > 1000, "{asked:?}");
 }
+
+#[test]
+fn a_storm_of_signals_and_whoever_asks_meanwhile_get_one_upgrade() {
+    let uphold = Uphold::new().unit("web", "command = [\"sleep\", \"600\"]\n").own_binary().start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (trials, gate) = (uphold.path("trials"), uphold.path("gate"));
+    let tried = || std::fs::read_to_string(&trials).unwrap_or_default().lines().count();
+    // One that takes its time to say whether it reads the state.
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = try-state ]; then echo x >> {}; until [ -e {} ]; do sleep 0.01; done; fi\n\
+         exec {} \"$@\"\n",
+        trials.display(),
+        gate.display(),
+        binary()
+    );
+    let new = uphold.path("new");
+    std::fs::write(&new, script).unwrap();
+    std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::rename(&new, uphold.path("uphold")).unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    uphold.eventually("it is tried", |_| tried() == 1);
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(|| uphold.http("POST /v1/upgrade").map(|(status, _)| status));
+        for _ in 0..100 {
+            // Each is heard for itself.
+            uphold.signal(Signal::SIGUSR2).get("/v1/version").unwrap();
+        }
+        std::fs::write(&gate, "").unwrap();
+        assert_eq!(asks.join().unwrap(), Some(202));
+    });
+    until_image(&uphold, 2);
+    assert_eq!((tried(), uphold.main_pid("web")), (1, pid));
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    until_image(&uphold, 3);
+    let own: Vec<(String, u64)> = uphold
+        .all_events()
+        .into_iter()
+        .filter(|(unit, line, _)| unit == "uphold" && line.starts_with("Upgrade"))
+        .map(|(_, line, count)| (line.split(' ').next().unwrap().to_owned(), count))
+        .collect();
+    assert_eq!(own, [("Upgraded".to_owned(), 2)]);
+}

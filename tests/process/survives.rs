@@ -97,7 +97,7 @@ fn bad_files_are_no_reason_to_abandon_what_runs() {
 
 #[test]
 fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
-    for damage in ["boot", "cut", "middle"] {
+    for damage in ["boot", "cut", "all but the head", "middle"] {
         let mut uphold = Uphold::with_unit("web", SLEEP);
         let pid = uphold.until("web", "running").main_pid("web");
         uphold.kill();
@@ -113,6 +113,10 @@ fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
                 format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()))
             }
             "cut" => text[..20].to_owned(),
+            "all but the head" => {
+                let (head, rest) = text.split_once('\n').unwrap();
+                format!("{head}\n{}", &rest[..20])
+            }
             _ => text.replacen("\"core\"", "\"cors\"", 1),
         };
         fs::write(&path, text).unwrap();

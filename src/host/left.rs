@@ -1,0 +1,53 @@
+//! What lives of what an uphold before has started, for an uphold that cannot read which runs there were.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::{cgroup, kin, patience::patiently, slots};
+
+/// Processes that live and are of this token's line of upholds: those on record in the private directory, those
+/// in its cgroups, and those that carry its mark. In ascending order. `Err`: nobody can tell at the moment.
+pub fn left_alive(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -> io::Result<Vec<i32>> {
+    let procs = patiently(kin::snapshot)?;
+    let records = private.map(slots::peek).unwrap_or_default();
+    let within = cgroups.map(cgroup::pids_below).unwrap_or_default();
+    let mark = format!(":{token}");
+    let own = std::process::id().cast_signed();
+    let living = procs.iter().filter(|proc| !proc.zombie && proc.pid != own);
+    let ours = living.filter(|proc| {
+        let recorded = records.iter().any(|one| (one.pid, one.start) == (proc.pid, proc.start));
+        recorded || within.contains(&proc.pid) || is_marked(proc.pid, mark.as_bytes())
+    });
+    Ok(ours.map(|proc| proc.pid).collect::<BTreeSet<i32>>().into_iter().collect())
+}
+
+/// Its UPHOLD_RUN ends so. Of another user's process only root can tell, who alone could have started it.
+fn is_marked(pid: i32, mark: &[u8]) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut entries = environ.split(|byte| *byte == 0);
+    entries.any(|entry| entry.starts_with(b"UPHOLD_RUN=") && entry.ends_with(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_is_found_by_its_mark_for_as_long_as_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let token = format!("{:016x}", std::process::id());
+        let found = || left_alive(Some(dir.path()), &token, None).unwrap();
+        assert!(found().is_empty());
+        let mut command = Command::new("sleep");
+        let mut child = command.arg("600").env("UPHOLD_RUN", format!("web:1:{token}")).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert_eq!(found(), [pid]);
+        assert!(left_alive(Some(dir.path()), "0123456789abcdef", None).unwrap().is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found().is_empty());
+    }
+}
