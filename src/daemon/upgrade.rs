@@ -116,7 +116,7 @@ impl Daemon {
             Some(Err(failure)) => {
                 format!("cannot run {shown}: {} failed: {}", failure.stage, failure.message)
             }
-            Some(Ok(Exit::Code(0))) => match serde_json::from_str::<Trial>(&text) {
+            Some(Ok(Exit::Code(0))) => match serde_json::from_slice::<Trial>(text.as_bytes()) {
                 Ok(Trial { refuses: None, release, .. }) => return self.execute_soon(path, &release, reply),
                 Ok(Trial { refuses: Some(why), release, .. }) => {
                     format!("{shown} is {release} and cannot go on from this state: {why}")
