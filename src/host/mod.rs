@@ -360,6 +360,7 @@ impl Host {
             base: base.clone(),
             wakes: wakes.clone(),
             cloning: cloning.clone(),
+            ignored: sys::ignored_signals().into(),
         };
         Host {
             settings,
