@@ -52,6 +52,7 @@ pub use users::Users;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,6 +317,8 @@ struct Task(tokio::task::AbortHandle);
 
 impl Task {
     fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+        // To the runtime all are of one type: what it has to run one is in the binary once.
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         Task(tokio::spawn(future).abort_handle())
     }
 }

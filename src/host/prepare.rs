@@ -95,8 +95,10 @@ pub(super) fn prepare(
     let mut warnings = Vec::new();
     let identity = Identity::of(unit)?;
     let foreground = matches!(role, Role::Foreground);
-    let mut environment: Environment = if foreground {
-        std::env::vars_os().filter(|(name, _)| name != super::reexec::GOES_ON).collect()
+    let mut environment = if foreground {
+        let mut own = Environment::new();
+        own.extend(std::env::vars_os().filter(|(name, _)| name != super::reexec::GOES_ON));
+        own
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
