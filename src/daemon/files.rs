@@ -142,7 +142,7 @@ impl Files {
         let mut set = Set::default();
         for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name))
         {
-            set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone())));
+            set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone(), false)));
         }
         self.order(set, Vec::new(), sources, true)
     }

@@ -8,7 +8,7 @@ use super::instance::{Idle, Instance, Next, State, Step};
 use super::time::Time;
 use super::view::{Changes, Wanted};
 use crate::plan::{self, Change, Plan, Planned};
-use crate::unit::{Name, Unit};
+use crate::unit::{Loaded, Name, Set, Unit};
 
 impl Engine {
     /// What a `Load` of this plan would change.
@@ -47,11 +47,29 @@ impl Engine {
             self.apply(now, effects, plan, &changes);
         } else if self.plan.units().is_empty() {
             // Started again in the middle of a shutdown: that goes on in its order.
-            self.follow_plan(plan);
+            self.follow_plan(self.plan_of_before(plan));
         }
         if let Some(ticket) = ticket {
             effects.push(Effect::Answer { ticket, answer: Answer::Loaded(changes) });
         }
+    }
+
+    /// The plan that was followed when this state was saved, with what of the files is still as it was.
+    fn plan_of_before(&self, files: Arc<Plan>) -> Arc<Plan> {
+        let mut set = Set::default();
+        for (name, instance) in self.instances.iter().filter(|(_, instance)| !instance.removed) {
+            let unit = instance.pending.as_ref().unwrap_or(&instance.unit);
+            let there = files.units().get(name).map(|planned| &planned.loaded);
+            let same = there
+                .filter(|there| there.masked == instance.masked && (there.masked || there.unit == *unit));
+            let loaded = match same {
+                Some(same) => same.clone(),
+                None => Arc::new(Loaded::remembered(unit.clone(), instance.masked)),
+            };
+            set.units.insert(name.clone(), loaded);
+        }
+        // It was a good plan.
+        Plan::new(&set).map_or(files, |(plan, _)| Arc::new(plan))
     }
 
     fn follow_plan(&mut self, plan: Arc<Plan>) {

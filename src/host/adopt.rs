@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::cgroup::Leaf;
 use super::exec::PROBES;
 use super::kin::{self, Kin};
-use super::launch::{marker, stem};
+use super::launch::{marker, probe_marker, stem};
 use super::patience::patiently;
 use super::runs::{FoundBy, Living, Main};
 use super::slots::Record;
@@ -199,7 +199,7 @@ impl Host {
             let Some(record) = self.slots.get(run).map(|slot| slot.record()) else { continue };
             if run.0 & PROBES != 0 {
                 // Its attempt is nobody's any more. It leads a session, so a group.
-                end_stray(&record);
+                end_stray(&record, &self.settings.token);
                 self.slots.release(run);
             } else if !wanted.contains(&run) {
                 self.slots.release(run);
@@ -257,8 +257,8 @@ impl Host {
         let is_it = |start: Option<u64>| match (record.start, start) {
             // uphold was killed before it could look, or cannot now.
             (0, _) | (_, None) => {
-                leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid))
-                    || is_marked(record.pid, &marker(order, &self.settings.token))
+                let marker = format!("UPHOLD_RUN={}", marker(order, &self.settings.token));
+                leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid)) || has(record.pid, &marker)
             }
             (known, Some(start)) => known == start,
         };
@@ -302,27 +302,28 @@ impl Host {
 }
 
 /// Ends a probe's command that nobody waits for any more.
-fn end_stray(record: &Record) {
+fn end_stray(record: &Record, token: &str) {
     if record.pid == 0 || record.exit.is_some() {
         return;
     }
-    // The image before was gone before it could look: then it is a child, and its pid is its own till it is reaped.
-    if record.start == 0 {
-        if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
-            let _ = sys::kill(record.pid, Signal::KILL);
-            let _ = sys::kill(-record.pid, Signal::KILL);
-        }
+    // The image before was gone before it could look: a child's pid is its own till it is reaped.
+    if record.start == 0 && sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
+        let _ = sys::kill(record.pid, Signal::KILL);
+        let _ = sys::kill(-record.pid, Signal::KILL);
         return;
     }
+    let is_it = |start: Option<u64>| match record.start {
+        0 => has(record.pid, &format!("UPHOLD_PROBE={}", probe_marker(record.run, token))),
+        known => start == Some(known),
+    };
     // It leads its group, which has its number for as long as it lives.
-    if Other::find(record, |start| start == Some(record.start)).is_some_and(|other| other.lives()) {
+    if Other::find(record, is_it).is_some_and(|other| other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
     }
 }
 
-/// The process has this UPHOLD_RUN in its environment.
-fn is_marked(pid: i32, marker: &str) -> bool {
-    let wanted = format!("UPHOLD_RUN={marker}");
+/// The process has this in its environment.
+fn has(pid: i32, entry: &str) -> bool {
     std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
 }

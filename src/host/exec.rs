@@ -131,7 +131,7 @@ impl Host {
 }
 
 /// The number of an attempt's slot: not that of any main process.
-fn run_of(id: u64) -> Run {
+pub(super) fn run_of(id: u64) -> Run {
     Run(id | PROBES)
 }
 

@@ -296,7 +296,8 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
         job @ Job::Probe(_) if job.given_up() => Err(internal()),
         Job::Probe(job) => {
             let (order, slot) = (job.order.clone(), job.slot);
-            prepare(&shop.settings, &order.unit, &order.command, Role::Probe, &shop.ignored)
+            let marker = probe_marker(exec::run_of(job.id), &shop.settings.token);
+            prepare(&shop.settings, &order.unit, &order.command, Role::Probe(&marker), &shop.ignored)
                 .and_then(|prepared| probe(shop, stack, launched, &order.unit, slot, prepared))
         }
     };
@@ -311,6 +312,11 @@ pub(super) fn stem(instance: &Name, run: Run) -> String {
 /// The value of UPHOLD_RUN.
 pub(super) fn marker(order: &Order, token: &str) -> String {
     format!("{}:{}:{token}", order.instance, order.run)
+}
+
+/// The value of UPHOLD_PROBE, by which an attempt is known that uphold did not live to look at.
+pub(super) fn probe_marker(attempt: Run, token: &str) -> String {
+    format!("{attempt}:{token}")
 }
 
 fn main(
@@ -384,6 +390,7 @@ fn probe(
     let output = pair.child.as_raw_fd();
     prepared.image.stdio = Some([null.as_raw_fd(), output, output]);
     let (pid, _) = start(shop, stack, launched, unit, &prepared, None, slot)?;
+    failpoint::reach("probe-cloned");
     if let Some(slot) = slot {
         slot.born(pid, kin::started(pid), owner.0);
     }

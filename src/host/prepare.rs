@@ -80,8 +80,8 @@ pub(super) enum Role<'a> {
     Main(&'a str),
     /// COMMAND of `init`.
     Foreground,
-    /// An exec probe.
-    Probe,
+    /// An exec probe, with this UPHOLD_PROBE.
+    Probe(&'a str),
 }
 
 /// Resolves what a command as this unit needs. `ignored`: the signals that uphold ignores.
@@ -102,10 +102,12 @@ pub(super) fn prepare(
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
-    if let Role::Main(marker) = role {
-        environment.insert("UPHOLD_RUN".into(), marker.into());
+    match role {
+        Role::Main(marker) => drop(environment.insert("UPHOLD_RUN".into(), marker.into())),
+        Role::Probe(marker) => drop(environment.insert("UPHOLD_PROBE".into(), marker.into())),
+        Role::Foreground => {}
     }
-    if !matches!(role, Role::Probe) {
+    if !matches!(role, Role::Probe(_)) {
         for directory in &unit.directories {
             super::directory::make(directory, identity.uid, identity.gid).map_err(|error| {
                 Failed::io("making its directories", &format!("{}: ", directory.path.display()), &error)

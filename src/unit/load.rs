@@ -66,10 +66,12 @@ impl Loaded {
         Loaded { unit, masked: false, files, table: None, fingerprint, remembered: false }
     }
 
-    /// A unit as an uphold before ran it, whose file cannot be read now.
-    pub fn remembered(unit: Arc<Unit>) -> Loaded {
+    /// A unit as an uphold before knew it, whose file cannot be read now or says something else. One that was
+    /// masked says nothing.
+    pub fn remembered(unit: Arc<Unit>, masked: bool) -> Loaded {
         let (files, fingerprint) = (Vec::new(), Vec::new());
-        Loaded { unit, masked: false, files, table: None, fingerprint, remembered: true }
+        let unit = if masked { Arc::new(Unit::new(unit.name.clone())) } else { unit };
+        Loaded { unit, masked, files, table: None, fingerprint, remembered: true }
     }
 
     /// The merged unit as TOML, each line with the file and line that its value came from.
@@ -80,8 +82,7 @@ impl Loaded {
         match self.files.first() {
             Some(file) => format!("# masked by {}\n", file.display()),
             None if self.remembered => {
-                "# its file could not be read when uphold was started again: it is as it was then\n"
-                    .to_owned()
+                "# not from its file, but as it was before uphold was started again\n".to_owned()
             }
             None => {
                 let words: Vec<_> = self.unit.command.iter().map(|word| cat::quoted(word)).collect();

@@ -280,9 +280,11 @@ impl Uphold {
         self.view(unit)["state"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// The main process, once there is one: what it does can be seen before uphold has heard of it.
     pub fn main_pid(&self, unit: &str) -> i32 {
-        self.view(unit)["pid"].as_i64().unwrap_or_else(|| panic!("{unit} has no pid: {}", self.view(unit)))
-            as i32
+        let pid = |uphold: &Uphold| uphold.view(unit)["pid"].as_i64();
+        self.eventually(&format!("{unit} has a main process"), |uphold| pid(uphold).is_some());
+        pid(self).unwrap() as i32
     }
 
     /// Waits until a unit is in this state.

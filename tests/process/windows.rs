@@ -361,27 +361,49 @@ fn an_upgrade_that_is_killed_at_its_exec_changes_nothing() {
     }
 }
 
-#[test]
-fn a_probe_in_flight_is_ended_by_the_uphold_that_comes_after_a_kill() {
-    let uphold = Uphold::new();
+/// A unit whose probe notes its pid, and does not end.
+fn probed(uphold: Uphold) -> Uphold {
     let text = format!(
         "working_dir = \"{}\"\ncommand = [\"sleep\", \"600\"]\n[readiness]\ntimeout = \"600s\"\n\
-         exec = {{ command = [\"sh\", \"-c\", \"echo $$ >> probes; exec sleep 600\"] }}\n",
+         period = \"1s\"\nexec = {{ command = [\"sh\", \"-c\", \"echo $$ >> probes; exec sleep 600\"] }}\n",
         uphold.dir.path().display()
     );
-    let mut uphold = uphold.unit(SUBJECT, &text).start();
-    let probes = |uphold: &Uphold| -> Vec<i32> {
-        let text = fs::read_to_string(uphold.path("probes")).unwrap_or_default();
-        text.lines().map(|line| line.parse().unwrap()).collect()
-    };
-    uphold.eventually("a probe is in flight", |uphold| probes(uphold).len() == 1);
-    let first = probes(&uphold)[0];
-    uphold.kill();
+    uphold.unit(SUBJECT, &text)
+}
+
+/// The probes so far, once there is one.
+fn probes(uphold: &Uphold) -> Vec<i32> {
+    let text = fs::read_to_string(uphold.path("probes")).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn the_next_probe_is_alone(uphold: &mut Uphold, first: i32) {
     assert!(is_alive(first));
     uphold.again();
     uphold.eventually("the next probe is in flight, alone", |uphold| {
         probes(uphold).len() == 2 && !is_alive(first)
     });
+}
+
+#[test]
+fn a_probe_in_flight_is_ended_by_the_uphold_that_comes_after_a_kill() {
+    let mut uphold = probed(Uphold::new()).start();
+    uphold.eventually("a probe is in flight", |uphold| probes(uphold).len() == 1);
+    let first = probes(&uphold)[0];
+    uphold.kill();
+    the_next_probe_is_alone(&mut uphold, first);
+}
+
+/// Nothing of it is on record but its pid.
+#[test]
+fn a_probe_that_uphold_did_not_live_to_look_at_is_ended_too() {
+    let uphold = probed(Uphold::fallible());
+    uphold.fail("probe-cloned 1 kill");
+    let mut uphold = uphold.start_blind();
+    uphold.eventually("a probe is in flight", |uphold| probes(uphold).len() == 1);
+    uphold.exit();
+    let first = probes(&uphold)[0];
+    the_next_probe_is_alone(&mut uphold, first);
 }
 
 /// A child that is frozen between clone and exec: it lies in a cgroup in which nothing runs.

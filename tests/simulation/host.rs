@@ -102,6 +102,11 @@ impl Host {
         self.processes.get(name)
     }
 
+    /// A process that was started is not over.
+    pub fn has_begun(&self) -> bool {
+        self.processes.values().any(|process| process.begun)
+    }
+
     pub(super) fn of(&mut self, name: &Name, run: Run) -> Option<&mut Process> {
         self.processes.get_mut(name).filter(|process| process.run == run)
     }

@@ -333,7 +333,8 @@ impl Rules {
         while let Some(via) = ahead.pop() {
             for dependent in units.get(via).map(|planned| &planned.dependents).into_iter().flatten() {
                 let requires = units.get(dependent).is_some_and(|planned| planned.requires.contains(via));
-                // Who only wants it does not hold up an operator's stop, which may have begun before the shutdown.
+                // An operator's stop may have been let go before the shutdown began, when who only wants it did
+                // not count, and have waited since for no more than the exec.
                 let ending = engine.shutting_down() && reason != "StoppedByOperator";
                 if !(requires || ending) || !seen.insert(dependent) {
                     continue;

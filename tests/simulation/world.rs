@@ -433,6 +433,11 @@ impl World {
                 self.again(60, Happening::Killed);
                 self.strike()
             }
+            // A child that has come about since the sweep, or has ended and is still being looked after.
+            Happening::Childless if self.host.has_begun() => {
+                self.again(1, Happening::Childless);
+                Ok(())
+            }
             Happening::Childless => self.input(Input::Childless),
             Happening::Calm => {
                 self.calm = true;

@@ -51,6 +51,16 @@ fn a_shutdown_that_goes_on_goes_on_in_its_order() {
 }
 
 #[test]
+fn a_shutdown_that_goes_on_keeps_its_order_whatever_the_files_say_by_now() {
+    let mut script = Script::new(vec![plain("db"), requiring("web", &["db"])]);
+    script.spawned("db").spawned("web").input(Input::Shutdown).did(&["spawn db", "spawn web", "SIGTERM web"]);
+    // The second no longer names the first, and then the first is gone.
+    script.killed(true, vec![plain("db"), plain("web")]).did(&["SIGTERM web"]);
+    script.killed(true, vec![plain("web")]).did(&["SIGTERM web"]);
+    script.dies("web", 0).did(&["SIGTERM db"]).dies("db", 0).did(&["exit 0"]);
+}
+
+#[test]
 fn a_shutdown_is_forgotten_by_an_uphold_that_was_started_anew() {
     let units = || vec![plain("db"), requiring("web", &["db"]), plain("idle"), plain("other")];
     let mut script = Script::new(units());
