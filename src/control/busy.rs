@@ -1,5 +1,5 @@
-//! Which connections uphold owes something short: who has come in and not asked yet, and who has asked for
-//! what is answered at once. Known so that uphold is not replaced under them.
+//! Which connections uphold owes something short: who is asking, and who has asked for what is answered at
+//! once. Known so that uphold is not replaced under them.
 
 use tokio::sync::watch;
 

@@ -1,8 +1,9 @@
 //! Connections: each is a task that reads requests, has them answered, and ends by itself.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +36,9 @@ const BODY_LIMIT: usize = 64 << 10;
 /// The longest head of a request.
 const HEAD_LIMIT: usize = 16 << 10;
 
+/// Whether something of a connection can be read; `WouldBlock`: not yet.
+pub type Reads = fn(&UnixStream) -> io::Result<()>;
+
 /// Serves connections.
 #[derive(Debug)]
 pub struct Server {
@@ -45,14 +50,20 @@ pub struct Server {
     /// True while nobody new is to be let in.
     held: watch::Sender<bool>,
     busy: Busy,
+    reads: Reads,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
 
 impl Server {
     /// A server that sends its requests there. The permissions may change: the next request is judged by
-    /// those of then, and what is being followed goes on.
-    pub fn new(permissions: watch::Receiver<Permissions>, requests: mpsc::Sender<Request>) -> Server {
+    /// those of then, and what is being followed goes on. `reads` tells when something of a connection may be
+    /// read: until then, another image could go on with it.
+    pub fn new(
+        permissions: watch::Receiver<Permissions>,
+        requests: mpsc::Sender<Request>,
+        reads: Reads,
+    ) -> Server {
         Server {
             permissions,
             requests,
@@ -60,6 +71,7 @@ impl Server {
             ending: watch::Sender::new(false),
             held: watch::Sender::new(false),
             busy: Busy::default(),
+            reads,
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -88,7 +100,8 @@ impl Server {
             timeout,
             refused,
             busy: self.busy.clone(),
-            fresh: Mutex::new(Some(self.busy.one())),
+            reads: self.reads,
+            asking: Mutex::new(None),
         });
         let ending = self.ending.subscribe();
         tokio::spawn(async move {
@@ -138,12 +151,22 @@ struct Session {
     /// There is no place for it.
     refused: Option<Problem>,
     busy: Busy,
-    /// Until something was asked: a client that has just come in is about to ask.
-    fresh: Mutex<Option<busy::One>>,
+    reads: Reads,
+    /// From the first byte of the first request until that is understood.
+    asking: Mutex<Option<busy::One>>,
 }
 
 impl Session {
     async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
+        let first = stream.async_io(Interest::READABLE, || (self.reads)(&stream));
+        let came = tokio::select! {
+            came = tokio::time::timeout(self.timeout, first) => matches!(came, Ok(Ok(()))),
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
+        };
+        if !came {
+            return;
+        }
+        *self.asking() = Some(self.busy.one());
         let service = service_fn(|request| {
             let session = self.clone();
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
@@ -172,9 +195,13 @@ impl Session {
         }
     }
 
+    fn asking(&self) -> MutexGuard<'_, Option<busy::One>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn one_more(&self) -> busy::One {
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
-        fresh.unwrap_or_else(|| self.busy.one())
+        let first = self.asking().take();
+        first.unwrap_or_else(|| self.busy.one())
     }
 
     async fn answer(

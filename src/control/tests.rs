@@ -1,5 +1,6 @@
 //! A server before a daemon that is made up, spoken to over real sockets in hand-written HTTP.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::server::Reads;
 use super::{Call, Peer, Permissions, Reply, Request, Server};
 use crate::api::{Health, Problem, UnitConfig, Version};
 use crate::engine::view::{Probes, Wanted};
@@ -141,7 +143,7 @@ impl World {
                 let _ = reply.send(answer(&call));
             }
         });
-        World { server: Server::new(permissions, requests), calls }
+        World { server: Server::new(permissions, requests, |_| Ok(())), calls }
     }
 
     fn connect(&self, peer: Peer) -> UnixStream {
@@ -464,9 +466,14 @@ async fn what_is_followed_ends_with_the_daemon_or_with_the_client() {
 
 #[tokio::test]
 async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_takes_long_is_not() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let reads: Reads = |_| match SAID.load(Ordering::SeqCst) {
+        true => Ok(()),
+        false => Err(std::io::ErrorKind::WouldBlock.into()),
+    };
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     let permitted = watch::channel(permissions()).1;
-    let world = World { server: Server::new(permitted, requests), calls: Arc::default() };
+    let world = World { server: Server::new(permitted, requests, reads), calls: Arc::default() };
     let holds = async |limit: Duration| {
         let begun = std::time::Instant::now();
         world.server.hold(limit).await;
@@ -475,10 +482,13 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
     let short = Duration::from_millis(50);
     assert!(!holds(BOUND).await, "nobody is in");
     assert!(*world.server.held().borrow());
-    // Whoever has come in is about to ask.
     let mut stream = world.connect(root());
-    assert!(holds(short).await);
-    send(&mut stream, "GET /v1/units/web/wait?for=up", "").await;
+    assert!(!holds(BOUND).await, "who has come in and says nothing goes over");
+    SAID.store(true, Ordering::SeqCst);
+    stream.write_all(b"GET ").await.unwrap();
+    let asking = async { while !holds(short).await {} };
+    tokio::time::timeout(BOUND, asking).await.expect("who is asking is waited for");
+    send(&mut stream, "/v1/units/web/wait?for=up", "").await;
     let waits = receiver.recv().await.unwrap();
     assert!(!holds(BOUND).await, "it may wait for ever");
     let mut events = world.connect(root());
@@ -505,7 +515,7 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
 async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     let permitted = watch::channel(permissions()).1;
-    let world = World { server: Server::new(permitted, requests), calls: Arc::default() };
+    let world = World { server: Server::new(permitted, requests, |_| Ok(())), calls: Arc::default() };
     for request in ["GET /v1/units/web/wait?for=failed", "POST /v1/units/web/stop?wait=true"] {
         let mut stream = world.connect(root());
         send(&mut stream, request, "").await;
@@ -554,15 +564,19 @@ async fn new_permissions_count_from_the_next_request_on_an_open_connection_too()
 async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, receiver) = mpsc::channel(1);
     drop(receiver);
-    let world =
-        World { server: Server::new(watch::channel(permissions()).1, requests), calls: Arc::default() };
+    let world = World {
+        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(())),
+        calls: Arc::default(),
+    };
     let problem = world.ask(root(), "GET /v1/units").await.problem();
     assert_eq!((problem.status, problem.kind.as_str()), (503, "shutting-down"));
 
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
-    let world =
-        World { server: Server::new(watch::channel(permissions()).1, requests), calls: Arc::default() };
+    let world = World {
+        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(())),
+        calls: Arc::default(),
+    };
     assert_eq!(world.ask(root(), "GET /v1/units").await.problem().kind, "internal");
 }
 

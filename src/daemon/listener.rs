@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 
 use crate::control::{self, Peer};
@@ -45,6 +45,14 @@ pub(super) fn listen(
     Ok(accept(listener, server))
 }
 
+/// Serves a client that has come in, here or at the image before.
+pub(super) fn let_in(stream: UnixStream, server: &control::Server) {
+    match host::peer(&stream) {
+        Ok((pid, uid, gids)) => server.serve(stream, Peer { pid, uid, gids }),
+        Err(error) => tracing::debug!("cannot tell who a client is: {error}"),
+    }
+}
+
 fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
     let accepting = tokio::spawn(async move {
         let mut failing = false;
@@ -61,10 +69,8 @@ fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
             match accepted {
                 Ok((stream, _)) => {
                     failing = false;
-                    match host::peer(&stream) {
-                        Ok((pid, uid, gids)) => server.serve(stream, Peer { pid, uid, gids }),
-                        Err(error) => tracing::debug!("cannot tell who a client is: {error}"),
-                    }
+                    host::mark_unread(&stream);
+                    let_in(stream, &server);
                 }
                 Err(error) => {
                     if !failing {

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use super::files::{self, Files, Loading};
 use super::inheritance::Inheritance;
 use super::journal::{self, Journal};
-use super::listener::listen;
+use super::listener::{let_in, listen};
 use super::places::{self, Places};
 use super::settings::Settings;
 use super::voice::Voice;
@@ -344,12 +344,18 @@ async fn live(
     known.extend(engine.instances());
     let socket = places.runtime.as_deref().map(|dir| dir.join("control.sock"));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
-    let server = Arc::new(control::Server::new(permitted, requests_in));
+    let server = Arc::new(control::Server::new(permitted, requests_in, host::mark_read));
     let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
         Some(path) => {
             // One whose path is gone is reached by nobody.
             let goes_on = before.same && path.exists();
             let waiting = if goes_on { before.descriptors.take_listener(path) } else { None };
+            if waiting.is_some() {
+                for client in before.descriptors.take_clients(path) {
+                    let client = tokio::net::UnixStream::from_std(client);
+                    drop(client.map(|client| let_in(client, &server)));
+                }
+            }
             let accepting = listen(path, waiting, server.clone());
             Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
         }

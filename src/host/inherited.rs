@@ -2,7 +2,7 @@
 //! what is left is closed once all was taken over. Also those that a service manager has kept (`store`).
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -33,23 +33,28 @@ impl Inherited {
 
     /// The socket that listens at this path, with those who wait to be let in.
     pub fn take_listener(&mut self, path: &Path) -> Option<UnixListener> {
-        for at in 0..self.0.len() {
-            let Some(fd) = sys::inherited(*self.0.get(at)?) else { continue };
-            let raw = fd.as_raw_fd();
-            if getsockopt(&fd, sockopt::AcceptConn).is_ok_and(|listens| listens) {
-                let listener = UnixListener::from(fd);
-                let here = listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path));
-                if here {
-                    self.0.remove(at);
-                    return Some(listener);
-                }
-                std::mem::forget(listener);
-            } else {
-                std::mem::forget(fd);
+        let listens = |listener: &UnixListener| {
+            getsockopt(listener, sockopt::AcceptConn).is_ok_and(|listens| listens)
+                && listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path))
+        };
+        let found = self.take_all(|fd| {
+            let listener = UnixListener::from(fd);
+            if listens(&listener) { Ok(listener) } else { Err(listener.into()) }
+        });
+        found.into_iter().next()
+    }
+
+    /// All that are what is looked for; what is given back stays.
+    pub(super) fn take_all<T>(&mut self, mut is_one: impl FnMut(OwnedFd) -> Result<T, OwnedFd>) -> Vec<T> {
+        let (mut found, mut rest) = (Vec::new(), Vec::new());
+        for fd in self.0.drain(..).filter_map(sys::inherited) {
+            match is_one(fd) {
+                Ok(one) => found.push(one),
+                Err(other) => rest.push(other.into_raw_fd()),
             }
-            debug_assert!(sys::is_open(raw));
         }
-        None
+        self.0 = rest;
+        found
     }
 
     /// Those that a service manager has kept for uphold (sd_listen_fds(3)). Not for an image after the first:

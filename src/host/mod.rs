@@ -11,6 +11,7 @@
 
 mod adopt;
 mod cgroup;
+mod clients;
 mod crash;
 mod directory;
 mod environment;
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use clients::{mark_read, mark_unread};
 pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
 pub use inherited::Inherited;
 pub use patience::patiently;

@@ -1,5 +1,7 @@
 //! uphold is replaced, and nobody who asks it something need know.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -188,6 +190,25 @@ fn what_a_crash_has_left_undone_is_said_and_what_was_recorded_is_done_once() {
         let (code, out, err) = uphold.ctl(&["restart", "web"]);
         assert_eq!((code, err.as_str(), self::starts(&uphold)), (0, "", starts + 1), "{out}");
     }
+}
+
+/// However slow it is, or its machine.
+#[test]
+fn a_client_that_is_in_and_has_not_asked_yet_is_answered_by_the_image_that_follows() {
+    let uphold = Uphold::fallible().unit("web", "command = [\"sleep\", \"600\"]\n").start();
+    let mut client = UnixStream::connect(uphold.socket()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It was let in: those are let in in order.
+    uphold.until("web", "running");
+    let (code, out, err) = uphold.ctl(&["upgrade"]);
+    assert_eq!(code, 0, "{out}{err}");
+    uphold.fail("command 1 segv");
+    let _ = uphold.http("POST /v1/units/web/start");
+    until_image(&uphold, 3);
+    client.write_all(b"GET /v1/units/web HTTP/1.1\r\nHost: uphold\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[test]
