@@ -101,6 +101,7 @@ impl Server {
             refused,
             busy: self.busy.clone(),
             reads: self.reads,
+            held: self.held(),
             asking: Mutex::new(None),
         });
         let ending = self.ending.subscribe();
@@ -116,16 +117,20 @@ impl Server {
         self.held.subscribe()
     }
 
-    /// Before uphold is replaced: lets nobody in any more, and waits until who is in has the answer that is
-    /// due, but at most for so long. What is followed or waited for is not minded: it would keep uphold.
-    pub async fn hold(&self, limit: Duration) {
+    /// Before uphold is replaced: from here on nobody is let in, and nobody heard who has not begun to ask.
+    pub fn hold(&self) {
         self.held.send_replace(true);
+    }
+
+    /// Then: waits until who has asked has the answer that is due, but at most for so long. What is followed or
+    /// waited for is not minded: it would keep uphold.
+    pub async fn answered(&self, limit: Duration) {
         if tokio::time::timeout(limit, self.busy.over()).await.is_err() {
             tracing::debug!("a request of the control API is not answered before uphold is replaced");
         }
     }
 
-    /// It was not replaced: clients are let in again.
+    /// It was not replaced: clients are let in and heard again.
     pub fn resume(&self) {
         self.held.send_replace(false);
     }
@@ -152,21 +157,20 @@ struct Session {
     refused: Option<Problem>,
     busy: Busy,
     reads: Reads,
+    held: watch::Receiver<bool>,
     /// From the first byte of the first request until that is understood.
     asking: Mutex<Option<busy::One>>,
 }
 
 impl Session {
     async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
-        let first = stream.async_io(Interest::READABLE, || (self.reads)(&stream));
         let came = tokio::select! {
-            came = tokio::time::timeout(self.timeout, first) => matches!(came, Ok(Ok(()))),
+            came = tokio::time::timeout(self.timeout, self.first(&stream)) => matches!(came, Ok(Ok(()))),
             () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
         };
         if !came {
             return;
         }
-        *self.asking() = Some(self.busy.one());
         let service = service_fn(|request| {
             let session = self.clone();
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
@@ -192,6 +196,26 @@ impl Session {
         if let Err(error) = ended {
             let Peer { pid, uid, .. } = self.daemon.peer;
             tracing::debug!(uid, pid, %error, "a control connection ended early");
+        }
+    }
+
+    /// Waits until something comes, and counts as busy from then on.
+    async fn first(&self, stream: &UnixStream) -> io::Result<()> {
+        let mut held = self.held.clone();
+        loop {
+            drop(held.wait_for(|held| !*held).await);
+            let heard = stream.async_io(Interest::READABLE, || {
+                // Between here and the look at who is busy nothing else runs on this thread.
+                let free = !*self.held.borrow();
+                if free {
+                    (self.reads)(stream)?;
+                    *self.asking() = Some(self.busy.one());
+                }
+                Ok(free)
+            });
+            if heard.await? {
+                return Ok(());
+            }
         }
     }
 

@@ -476,16 +476,19 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
     let world = World { server: Server::new(permitted, requests, reads), calls: Arc::default() };
     let holds = async |limit: Duration| {
         let begun = std::time::Instant::now();
-        world.server.hold(limit).await;
+        world.server.answered(limit).await;
         begun.elapsed() >= limit
     };
     let short = Duration::from_millis(50);
+    world.server.hold();
     assert!(!holds(BOUND).await, "nobody is in");
     assert!(*world.server.held().borrow());
     let mut stream = world.connect(root());
     assert!(!holds(BOUND).await, "who has come in and says nothing goes over");
     SAID.store(true, Ordering::SeqCst);
     stream.write_all(b"GET ").await.unwrap();
+    assert!(!holds(BOUND).await, "nor is heard who begins to ask by now");
+    world.server.resume();
     let asking = async { while !holds(short).await {} };
     tokio::time::timeout(BOUND, asking).await.expect("who is asking is waited for");
     send(&mut stream, "/v1/units/web/wait?for=up", "").await;
@@ -507,6 +510,7 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
     });
     assert!(!late && answer.status == 200 && answer.body.ends_with("}\n"));
     drop(waits);
+    world.server.hold();
     world.server.resume();
     assert!(!*world.server.held().borrow());
 }

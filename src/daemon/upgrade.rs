@@ -23,7 +23,7 @@ use crate::unit::{Name, ProbeKind, Unit};
 const TRIAL: Duration = Duration::from_secs(10);
 /// How long who has asked for something short may wait for the answer before the connection goes with the
 /// image.
-const ANSWERS: Duration = Duration::from_millis(200);
+const ANSWERS: Duration = Duration::from_secs(2);
 /// How long nobody is let in where the exec does not come about and nothing says so.
 const KEPT_OUT: Duration = Duration::from_secs(5);
 
@@ -149,8 +149,9 @@ impl Daemon {
         self.upgrading = Some(Upgrade { path: path.clone(), reply: None });
         tokio::spawn(async move {
             // From here on who comes waits for the new image.
-            server.hold(ANSWERS).await;
+            server.hold();
             logs.settle().await;
+            server.answered(ANSWERS).await;
             drop(inward.send(Inward::Execute(path)));
             tokio::time::sleep(KEPT_OUT).await;
             server.resume();

@@ -255,15 +255,22 @@ impl Uphold {
 
     /// One request by hand: status and body.
     pub fn http(&self, request: &str) -> Option<(u16, String)> {
-        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        self.asked(request).ok()
+    }
+
+    /// The answer, or where it failed.
+    pub fn asked(&self, request: &str) -> Result<(u16, String), String> {
+        let at = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+        let mut stream = UnixStream::connect(self.socket()).map_err(at("to connect"))?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head =
             format!("{request} HTTP/1.1\r\nHost: uphold\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(head.as_bytes()).map_err(at("to ask"))?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let status = text.split(' ').nth(1)?.parse().ok()?;
-        Some((status, text.split_once("\r\n\r\n")?.1.to_owned()))
+        stream.read_to_string(&mut text).map_err(at("to read"))?;
+        let parts =
+            || Some((text.split(' ').nth(1)?.parse().ok()?, text.split_once("\r\n\r\n")?.1.to_owned()));
+        parts().ok_or_else(|| format!("no answer: `{text}`"))
     }
 
     pub fn get(&self, path: &str) -> Option<Value> {

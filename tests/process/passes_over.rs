@@ -225,7 +225,7 @@ fn fifty_clients_are_answered_during_twenty_upgrades() {
                         let (code, out, err) = uphold.ctl(&["status"]);
                         assert_eq!(code, 0, "{out}{err}");
                     } else {
-                        let (status, body) = uphold.http("GET /v1/units").unwrap();
+                        let (status, body) = uphold.asked("GET /v1/units").unwrap();
                         assert!(
                             status == 200 && serde_json::from_str::<Value>(&body).is_ok(),
                             "{status}: {body}"
