@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use uphold::engine::Run;
-use uphold::host::Mapped;
+use uphold::host::Inherited;
 use uphold::{logs, unit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_uphold");
@@ -308,8 +308,8 @@ fn pump() {
     runtime.block_on(async {
         let settings = logs::Settings { dir: Some(dir.path().to_owned()), default: unit::Output::File };
         let (notices, _kept) = tokio::sync::mpsc::unbounded_channel();
-        let region = Box::new(Mapped::open(&dir.path().join("pump"), logs::REGION).unwrap());
-        let lasting = logs::Lasting { dir: dir.path().to_owned(), region };
+        let region = Box::new(Inherited::default().notes(Some(dir.path()), logs::REGION).unwrap().0);
+        let lasting = logs::Lasting { dir: Some(dir.path().to_owned()), region, memory: None, gate: None };
         let pump = logs::Logs::start(settings, Some(lasting), notices).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();

@@ -28,11 +28,11 @@ enum Mode {
     Check(CheckArgs),
     /// Talk to a running uphold
     Ctl(ctl::Args),
-    /// Say whether this binary could go on from the state in a directory: what an upgrade asks before it
+    /// Say whether this binary could go on from a state: what an upgrade asks before it
     #[command(hide = true)]
     TryState {
-        /// The private directory
-        private: PathBuf,
+        /// The private directory, or the file
+        place: PathBuf,
     },
     /// Print a completion script
     Completions {
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         )),
         Mode::Check(check) => daemon::check(&check.units, &check.files),
         Mode::Ctl(arguments) => ctl::run(arguments, host::terminal_columns()),
-        Mode::TryState { private } => daemon::try_state(&private),
+        Mode::TryState { place } => daemon::try_state(&place),
         Mode::Completions { shell } => completions(shell),
     }
 }

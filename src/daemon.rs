@@ -25,7 +25,6 @@ mod voice;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,8 +94,6 @@ struct Daemon {
     image: u32,
     /// [`crate::api::Version::life`]
     life: String,
-    /// Where the state is handed over.
-    private: Option<PathBuf>,
     /// It has crashed too often: no probes.
     plain: bool,
     upgrading: Option<Upgrade>,

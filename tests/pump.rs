@@ -15,7 +15,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use uphold::engine::Run;
-use uphold::host::Mapped;
+use uphold::host::Inherited;
 use uphold::logs::Begins;
 use uphold::{logs, unit};
 
@@ -37,8 +37,8 @@ fn main() {
 /// Pumps until it is killed, or to the end of the stream.
 fn pump(dir: &Path, first: bool, last: bool) {
     let settings = logs::Settings { dir: Some(dir.to_owned()), default: unit::Output::File };
-    let region = Box::new(Mapped::open(&dir.join("pump"), logs::REGION).unwrap());
-    let lasting = logs::Lasting { dir: dir.to_owned(), region };
+    let region = Box::new(Inherited::default().notes(Some(dir), logs::REGION).unwrap().0);
+    let lasting = logs::Lasting { dir: Some(dir.to_owned()), region, memory: None, gate: None };
     let (notices, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let pump = logs::Logs::start(settings, Some(lasting), notices).unwrap();
     let path = dir.join("web.1.out");

@@ -214,7 +214,7 @@ fn unsupported(target: Target, request: &str) -> Result<Option<Problem>, String>
             problem(501, "metrics are not supported yet; GET /v1/units has the same numbers")
         }
         Target::Later(Later::OpenApi) => {
-            problem(501, "a description of the API is not supported yet; the manual has one")
+            problem(501, "a description of the API is not supported yet; README.md lists its paths")
         }
         _ => None,
     })

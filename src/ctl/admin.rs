@@ -74,6 +74,7 @@ fn changed(changes: &Changes) -> String {
         (&changes.started, "started"),
         (&changes.restarted, "restarted"),
         (&changes.stopped, "stopped"),
+        (&changes.dependents, "stopped until what it requires is up"),
     ];
     let mut units: BTreeMap<&Name, Vec<&str>> = BTreeMap::new();
     for (names, word) in facts {
@@ -204,9 +205,10 @@ mod tests {
             started: vec![name("new")],
             restart_needed: vec![name("db"), name("web")],
             restarted: vec![name("db")],
+            dependents: vec![name("app")],
             ..Changes::default()
         };
-        let expected = "db: restarted\nnew: added, started\nweb: restart needed\n";
+        let expected = "app: stopped until what it requires is up\ndb: restarted\nnew: added, started\nweb: restart needed\n";
         assert_eq!(changed(&changes), expected);
         changes.settings = vec!["log.level".to_owned(), "main".to_owned()];
         let expected = format!("uphold.toml: log.level, main: applied\n{expected}");

@@ -35,13 +35,14 @@ pub(super) async fn expand(context: &Context, patterns: &[String]) -> Result<(Ve
     Ok((names, !missing.is_empty()))
 }
 
-/// An instance's name, a unit's name (all its instances), a glob, or `all`.
+/// `all` whatever units are called, an instance's name, a unit's name (all its instances), or a glob.
 pub(super) fn select(patterns: &[String], views: &[View]) -> Selection {
     let mut selection = Selection::default();
     for pattern in patterns {
+        let pattern = if pattern == "all" { "*" } else { pattern };
         let exact = |view: &&View| view.name.as_str() == pattern;
         let of_unit = |view: &&View| view.unit.as_str() == pattern;
-        let alike = |view: &&View| pattern == "all" || glob(pattern, &view.name);
+        let alike = |view: &&View| glob(pattern, &view.name);
         let mut found: Vec<&View> = views.iter().filter(exact).collect();
         if found.is_empty() {
             found = views.iter().filter(of_unit).collect();
@@ -141,5 +142,8 @@ mod tests {
         assert_eq!(of(&["web"]), ("web@1 web@2".to_owned(), String::new()));
         assert_eq!(of(&["web@*", "dbb"]).1, "dbb: no such unit; did you mean db?");
         assert_eq!(of(&["zzz*"]).1, "zzz*: no such unit; `uphold ctl status` lists those that there are");
+        let views = [view("all"), view("db")];
+        let names = select(&["all".to_owned()], &views).names;
+        assert_eq!(names.len(), 2, "`all` is every unit also where one is called so");
     }
 }

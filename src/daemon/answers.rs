@@ -441,7 +441,7 @@ impl Daemon {
                 let also = if keys.is_empty() { keys } else { format!("; of uphold.toml: {keys}") };
                 tracing::info!("the files were read again{also}");
                 match reply {
-                    Some(reply) => send(reply, Reply::Changes(Changes { settings, warnings, ..changes })),
+                    Some(reply) => send(reply, Reply::Changes(Changes { settings, warnings, ..*changes })),
                     // Who sent SIGHUP reads the log.
                     None => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
                 }

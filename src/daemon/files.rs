@@ -47,8 +47,8 @@ pub struct Loading {
 }
 
 impl Files {
-    /// Reads the daemon config; without one, every key has its default. With it comes what is wrong with one
-    /// that was left out.
+    /// Reads the daemon config; without one, every key has its default. With it comes what is wrong and can be
+    /// gone on with: one that was left out, too.
     pub fn read_config(&self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
         let config = if self.config_named && !self.config.exists() {
             let message = "cannot read the daemon config: there is no such file; correct --config".to_owned();
@@ -57,16 +57,28 @@ impl Files {
             unit::config(&self.config, &self.trust)
         };
         match config {
-            Ok(config) => Ok((config, Vec::new())),
+            Ok(mut config) => {
+                let warnings = std::mem::take(&mut config.warnings);
+                Ok((config, warnings))
+            }
             Err(problems) if self.must_start => Ok((Config::default(), problems)),
             Err(problems) => Err(problems),
+        }
+    }
+
+    /// The daemon config for a load, what is wrong with it, and whether it could not be read: then all is said
+    /// of the units that can be said without it.
+    fn config_of_load(&self) -> (Config, Vec<Problem>, bool) {
+        match self.read_config() {
+            Ok((config, warnings)) => (config, warnings, false),
+            Err(problems) => (Config::default(), problems, true),
         }
     }
 
     /// Reads everything. `lenient`: units with an error, and those that cannot do without them, are left
     /// out and their problems come as warnings.
     pub fn load(&self, lenient: bool) -> Result<Loading, Vec<Problem>> {
-        let (config, mut problems) = self.read_config()?;
+        let (config, mut problems, partial) = self.config_of_load();
         let main = self.main.clone().or_else(|| config.main.clone());
         let sources = Sources {
             dirs: self.dirs.clone(),
@@ -74,23 +86,30 @@ impl Files {
             main,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
+            partial,
         };
         let (set, more) = unit::load(&sources);
         problems.extend(more);
+        if partial {
+            say_all(&set, &mut problems);
+            return Err(problems);
+        }
         self.order(set, problems, sources, lenient)
     }
 
     /// Reads these unit files, for `check`, and of the directories only what they lead to. What is said is
     /// about them, and about what keeps them from being loaded.
     pub fn load_these(&self, files: &[PathBuf]) -> Result<Loading, Vec<Problem>> {
+        let (config, of_config, partial) = self.config_of_load();
         let sources = Sources {
             dirs: self.dirs.clone(),
-            config: self.read_config()?.0,
+            config,
             main: None,
             trust: self.trust.clone(),
             environment: self.environment.clone(),
+            partial,
         };
-        let (set, problems) = unit::check_files(&sources, files);
+        let (set, mut problems) = unit::check_files(&sources, files);
         let theirs = |problem: &Problem| match &problem.unit {
             Some(name) => files.iter().any(|file| unit::named_by(file).as_ref() == Some(name)),
             None => true,
@@ -99,6 +118,10 @@ impl Files {
             problems.retain(|problem| problem.severity == Severity::Error || theirs(problem));
             problems
         };
+        if partial {
+            say_all(&set, &mut problems);
+            return Err(of_config.into_iter().chain(about(problems)).collect());
+        }
         match self.order(set, problems, sources, false) {
             Ok(loading) => Ok(Loading { warnings: about(loading.warnings), ..loading }),
             Err(problems) => Err(about(problems)),
@@ -138,6 +161,7 @@ impl Files {
             main: self.main.clone(),
             trust: self.trust.clone(),
             environment: self.environment.clone(),
+            partial: false,
         };
         let mut set = Set::default();
         for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name))
@@ -172,9 +196,15 @@ impl Files {
                 Ok((plan, more)) => {
                     problems.extend(more);
                     if !lenient && problems.iter().any(fatal) {
+                        say_all(&set, &mut problems);
                         return Err(problems);
                     }
                     break plan;
+                }
+                Err(more) if !lenient => {
+                    problems.extend(more);
+                    say_all(&set, &mut problems);
+                    return Err(problems);
                 }
                 Err(more) => {
                     let before = set.units.len();
@@ -183,7 +213,7 @@ impl Files {
                         set.broken.push(name.clone());
                     }
                     problems.extend(more);
-                    if !lenient || set.units.len() == before {
+                    if set.units.len() == before {
                         return Err(problems);
                     }
                 }
@@ -196,6 +226,17 @@ impl Files {
             permissions,
             warnings: problems,
         })
+    }
+}
+
+/// Adds what is wrong between units, those among them that are wrong themselves.
+fn say_all(set: &Set, problems: &mut Vec<Problem>) {
+    let all = set.with_wrong();
+    let (Ok((_, more)) | Err(more)) = Plan::new(&all);
+    for problem in more.into_iter().chain(accounts::missing(&all)) {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     }
 }
 

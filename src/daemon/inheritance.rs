@@ -70,18 +70,13 @@ impl Inheritance {
         failpoint::reach("locked");
         let none = Inheritance::nothing(descriptors, lock);
         let private = places.private.as_deref();
-        let mut found = match private {
-            Some(private) => Inheritance::read(private, none)?,
-            None => none,
-        };
+        let mut found = Inheritance::read(private, none)?;
         if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
             host::wait_for_end(runtime, pid, start)?;
         }
-        if !found.same {
-            found.stored = found.descriptors.take_stored();
-        }
-        let Some(private) = private else { return Ok(found) };
-        match host::catch_crashes(private, !found.same) {
+        let descriptors = &mut found.descriptors;
+        found.stored = if found.same { descriptors.take_pipes() } else { descriptors.take_stored() };
+        match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
                 let lack =
@@ -111,9 +106,14 @@ impl Inheritance {
         }
     }
 
-    fn read(private: &Path, none: Inheritance) -> Result<Inheritance, Refused> {
+    /// The state in the private directory, or in memory where there is none.
+    fn read(private: Option<&Path>, none: Inheritance) -> Result<Inheritance, Refused> {
         let own = (std::process::id(), host::own_start());
-        Ok(match journal::read(private, none.world.as_ref(), own, host::is_pid1()) {
+        let path = private.map(|private| private.join(journal::FILE));
+        let Some(path) = path.or_else(|| none.descriptors.memory_path(journal::FILE)) else {
+            return Ok(none);
+        };
+        Ok(match journal::read(&path, none.world.as_ref(), own, host::is_pid1()) {
             Before::Nothing => none,
             Before::State(found) => {
                 let (head, state) = *found;
@@ -126,15 +126,16 @@ impl Inheritance {
                 Inheritance { state, same, token, image, nofile, oom_score_adj, cgroups, before, ..none }
             }
             Before::Useless(why) => {
-                let place = match journal::set_aside(private) {
-                    Ok(aside) => format!("it is set aside as {}", aside.display()),
-                    Err(error) => format!("it cannot be set aside: {error}"),
+                let place = match private.map(journal::set_aside) {
+                    Some(Ok(aside)) => format!("it is set aside as {}", aside.display()),
+                    Some(Err(error)) => format!("it cannot be set aside: {error}"),
+                    None => "it was in memory".to_owned(),
                 };
                 let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
                 Inheritance { complaint: Some(complaint), ..none }
             }
             Before::Unreadable(error) => {
-                return Err(Refused::Unreadable { path: private.join("state"), error });
+                return Err(Refused::Unreadable { path, error });
             }
         })
     }

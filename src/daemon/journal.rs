@@ -7,6 +7,8 @@
 //! CRC32 {"core":…,"instances":…}                    what one input has changed, and so on
 //! ```
 //!
+//! Where no directory is writable it is in memory, and outlives an image of uphold, but no kill.
+//!
 //! It is never fsync'ed: it has to outlive uphold, not the machine. A line that was being written when uphold
 //! was killed is cut, and so are its effects: they were not carried out.
 
@@ -21,7 +23,10 @@ use tokio::time::Instant;
 
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
-use crate::host::{World, patiently};
+use crate::host::{self, World, patiently};
+
+/// Its name, in the private directory or in memory.
+pub const FILE: &str = "state";
 
 /// The version of what stands in the file. A reader of another one does not understand it.
 pub const STATE_VERSION: u32 = 1;
@@ -71,10 +76,10 @@ pub enum Before {
     Unreadable(io::Error),
 }
 
-/// Reads what stands in the private directory. `own`: pid and start of this process. `pid1`: as the first of
+/// Reads what stands in this file. `own`: pid and start of this process. `pid1`: as the first of
 /// its pid namespace it takes over nobody but itself.
-pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
-    let bytes = match patiently(|| fs::read(path(private))) {
+pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
+    let bytes = match patiently(|| fs::read(file)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
         // A PID 1 that refuses to go on would take everything with it.
@@ -110,11 +115,12 @@ pub fn read(private: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) 
     Before::State(Box::new((head, state)))
 }
 
-/// Why this binary cannot go on from what stands there; `None`: it can.
-pub fn refuses(private: &Path) -> Option<String> {
-    let world = crate::host::world();
+/// Why this binary cannot go on from what stands in the private directory, or in this file; `None`: it can.
+pub fn refuses(place: &Path) -> Option<String> {
+    let world = host::world();
+    let file = if place.is_dir() { path(place) } else { place.to_owned() };
     // Whose it is does not matter: it is for the process that has asked.
-    match read(private, world.as_ref(), (0, 0), false) {
+    match read(&file, world.as_ref(), (0, 0), false) {
         Before::Nothing => Some("there is none".to_owned()),
         Before::State(_) => None,
         Before::Useless(why) => Some(why),
@@ -136,7 +142,7 @@ pub fn remove(private: &Path) {
 }
 
 fn path(private: &Path) -> PathBuf {
-    private.join("state")
+    private.join(FILE)
 }
 
 /// The JSON of a line that is whole.
@@ -217,10 +223,12 @@ impl Write for Line<'_> {
 
 /// The file that is written.
 pub struct Journal {
-    /// `None`: nothing is writable, and nothing outlives uphold.
-    place: Option<(PathBuf, Head)>,
+    /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
+    place: Option<(Option<PathBuf>, Head)>,
     /// `None`: the last attempt to write failed, so that what is there lacks something.
     file: Option<File>,
+    /// What is there then: in memory it is there for as long as it is open.
+    stale: Option<File>,
     length: u64,
     /// As long it was when it was begun.
     began: u64,
@@ -230,12 +238,22 @@ pub struct Journal {
 
 impl Journal {
     /// Begins the file anew, with all of the state in it.
-    pub fn begin(place: Option<(&Path, Head)>, engine: &Engine) -> Journal {
-        let place = place.map(|(private, head)| (private.to_owned(), head));
-        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
+    pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
+        let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
+        let (file, stale) = (None, None);
+        let mut journal = Journal { place, file, stale, length: 0, began: 0, failing: false, due: None };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
+    }
+
+    /// Where another process finds it: [`refuses`] takes it. `None`: nowhere.
+    pub fn place(&self) -> Option<PathBuf> {
+        match &self.place {
+            Some((Some(private), _)) => Some(private.clone()),
+            Some((None, _)) => self.file.as_ref().map(host::path_of),
+            None => None,
+        }
     }
 
     /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
@@ -249,7 +267,7 @@ impl Journal {
         };
         let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
         if recorded.is_err() {
-            self.file = None;
+            self.stale = self.file.take().or(self.stale.take());
         }
         self.say(&recorded);
         recorded
@@ -272,14 +290,15 @@ impl Journal {
 
     fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
         let Some((private, head)) = &self.place else { return Ok(()) };
-        let new = private.join("state.new");
-        let mut options = File::options();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = opened.and_then(|file| {
+        let new = private.as_ref().map(|private| private.join("state.new"));
+        let written = begin_file(new.as_deref()).and_then(|file| {
             let mut length = Line::write(&file, 0, head)?;
             length += Line::write(&file, length, &engine.state())?;
             failpoint::reach("journal-written");
-            fs::rename(&new, path(private))?;
+            match (private, &new) {
+                (Some(private), Some(new)) => fs::rename(new, path(private))?,
+                (_, _) => host::count(&file)?,
+            }
             Ok((file, length))
         });
         match written {
@@ -287,11 +306,14 @@ impl Journal {
                 self.length = length;
                 self.began = length;
                 self.file = Some(file);
+                self.stale = None;
                 failpoint::reach("journal-begun");
                 Ok(())
             }
             Err(error) => {
-                drop(fs::remove_file(new));
+                if let Some(new) = new {
+                    drop(fs::remove_file(new));
+                }
                 Err(error)
             }
         }
@@ -317,6 +339,14 @@ impl Journal {
         self.failing = recorded.is_err();
         // What was answered for has to be on record, also if nothing else happens.
         self.due = self.failing.then(|| Instant::now() + AGAIN);
+    }
+}
+
+/// A new file, at this path or in memory.
+fn begin_file(path: Option<&Path>) -> io::Result<File> {
+    match path {
+        Some(path) => File::options().write(true).create(true).truncate(true).mode(0o600).open(path),
+        None => host::memory(FILE),
     }
 }
 
@@ -348,11 +378,11 @@ mod tests {
     }
 
     fn say(engine: &mut Engine, message: &str) {
-        engine.handle(crate::host::now(), own(message), &mut Vec::new());
+        engine.handle(host::now(), own(message), &mut Vec::new());
     }
 
     fn found(private: &Path) -> Option<String> {
-        match read(private, Some(&head().world), (1, 1), false) {
+        match read(&path(private), Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
             Before::Nothing | Before::Useless(_) | Before::Unreadable(_) => None,
         }
@@ -374,7 +404,7 @@ mod tests {
     fn a_state_that_is_damaged_anywhere_is_what_was_on_record_before_or_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
-        let mut journal = Journal::begin(Some((dir.path(), head())), &engine);
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
         let mut whole = vec![found(dir.path()).unwrap()];
         for message in ["one", "two"] {
             say(&mut engine, message);
@@ -402,7 +432,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
         let private = dir.path().join("private");
-        let mut journal = Journal::begin(Some((&private, head())), &engine);
+        let mut journal = Journal::begin(Some((Some(&private), head())), &engine);
         assert!(journal.failing);
         say(&mut engine, "one");
         assert!(journal.record(&mut engine).is_err());

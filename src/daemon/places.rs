@@ -57,7 +57,10 @@ impl Places {
                 Ok(made) => Some(made),
                 Err(error) if holds_state(&default_runtime(uid)) => return Err(error),
                 Err(error) => {
-                    lacks.push(format!("{error}: there is no control socket until then"));
+                    lacks.push(format!(
+                        "{error}: there is no control socket until then, and services are not taken over should \
+                         uphold be killed"
+                    ));
                     None
                 }
             },
@@ -68,7 +71,7 @@ impl Places {
                 return Err(error);
             }
             Some(Err(error)) => {
-                lacks.push(error.to_string());
+                lacks.push(format!("{error}: services are not taken over should uphold be killed"));
                 None
             }
             None => None,

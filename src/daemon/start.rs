@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,8 +178,10 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
     for complaint in complaint.iter().chain(&before.complaint) {
         tracing::warn!("{complaint}");
     }
-    if loading.set.units.is_empty() {
-        tracing::warn!("{}", no_units(&files));
+    match (loading.set.units.is_empty(), loading.set.broken.is_empty()) {
+        (true, true) => tracing::warn!("{}", no_units(&files)),
+        (true, false) => tracing::warn!("no unit is left: none that there is can be loaded"),
+        (false, _) => {}
     }
     if options.init.is_some() && !host::is_pid1() {
         tracing::warn!("not PID 1: only what descends from uphold is reaped, as a subreaper");
@@ -193,7 +195,10 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         runtime.block_on(live(options, files, loading, own_log, places, &mut before, (signals, faults)));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
-    drop(before);
+    if end.is_err() && host::goes_on() {
+        // It is tried again: what is in there passes over.
+        std::mem::forget(before);
+    }
     end
 }
 
@@ -288,8 +293,16 @@ async fn live(
     before.nofile = before.nofile.or_else(host::raise_nofile);
     before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
     let (news_in, news) = mpsc::unbounded_channel();
+    let pipes = host::Pipes::open(&before.descriptors).map(Arc::new);
+    let pipes = pipes.inspect_err(|error| {
+        tracing::warn!(
+            "cannot keep which pipe is whose: {error}; output that comes out of no FIFO ends with uphold"
+        );
+    });
+    let pipes = pipes.ok();
     let host_settings = host::Settings {
         private: places.private.clone(),
+        pipes,
         token: before.token.clone(),
         nofile: before.nofile,
         oom_score_adj: before.oom_score_adj,
@@ -306,7 +319,7 @@ async fn live(
         dir: places.logs.clone(),
         default: if container { Output::Inherit } else { Output::File },
     };
-    let lasting = places.private.as_deref().and_then(lasting::of);
+    let lasting = lasting::of(&before.descriptors, places.private.as_deref());
     let logs =
         Logs::start(log_settings, lasting, notices_in).map_err(|error| fail("the log thread", error))?;
     let (requests_in, requests) = mpsc::channel(64);
@@ -327,18 +340,27 @@ async fn live(
         None => Engine::new(settings),
     };
     let token = u64::from_str_radix(&before.token, 16).unwrap_or_default();
-    let slots = host::patiently(|| host::Slots::open(places.private.as_deref(), token)).or_else(|error| {
-        if resumes && !host::is_pid1() {
-            // Without them, all that lives would count as gone.
-            return Err(error);
+    let private = places.private.as_deref();
+    let slots = match host::Slots::open(&before.descriptors, private, token) {
+        Ok((slots, None)) => slots,
+        Ok((slots, Some(error))) => {
+            tracing::warn!(
+                "cannot map {}: {error}; which process is whose is kept in memory: services are not taken over \
+                 should uphold be killed",
+                private.unwrap_or(Path::new("")).join("runs").display()
+            );
+            slots
         }
-        tracing::error!("cannot keep what the next uphold has to know: {error}; it would find no service");
-        host::Slots::open(None, token)
-    });
-    let slots = slots.map_err(|error| fail("its record of processes", error))?;
+        // Without them, all that lives would count as gone.
+        Err(error) if resumes && !host::is_pid1() => return Err(fail("its record of processes", error)),
+        Err(error) => {
+            let what = "it would find no service";
+            tracing::error!("cannot keep what the next uphold has to know: {error}; {what}");
+            host::Slots::none()
+        }
+    };
     let host = Host::new(host_settings, slots, before.cgroups.as_deref(), news_in);
-    let place = places.private.as_deref().zip(before.world.clone());
-    let place = place.map(|(private, world)| (private, before.head(world, host.cgroups())));
+    let place = before.world.clone().map(|world| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
     let mut known = BTreeSet::new();
     known.extend(engine.instances());
@@ -356,8 +378,20 @@ async fn live(
                     drop(client.map(|client| let_in(client, &server)));
                 }
             }
-            let accepting = listen(path, waiting, server.clone());
-            Some(accepting.map_err(|error| fail(&format!("the control API at {}", path.display()), error))?)
+            match listen(path, waiting, server.clone()) {
+                Err(error) if host::is_refused(&error) => {
+                    let path = path.display();
+                    tracing::warn!(
+                        "cannot make {path}: {error}; name a directory on another file system with \
+                         --runtime-dir: there is no control socket until then"
+                    );
+                    None
+                }
+                accepting => {
+                    let what = format!("the control API at {}", path.display());
+                    Some(accepting.map_err(|error| fail(&what, error))?)
+                }
+            }
         }
         None => None,
     };
@@ -387,7 +421,6 @@ async fn live(
         watchdog: manager::interval(),
         image: before.image,
         life: before.life(),
-        private: places.private.clone(),
         plain: before.crashes.too_many,
         upgrading: None,
         poison: HashSet::new(),

@@ -47,9 +47,10 @@ struct Trial {
     refuses: Option<String>,
 }
 
-/// `uphold try-state FILE`: whether this binary could go on from that state. Prints one JSON object.
-pub fn try_state(private: &Path) -> ExitCode {
-    let refuses = journal::refuses(private);
+/// `uphold try-state PLACE`: whether this binary could go on from the state in that private directory, or file.
+/// Prints one JSON object.
+pub fn try_state(place: &Path) -> ExitCode {
+    let refuses = journal::refuses(place);
     let trial =
         Trial { release: env!("CARGO_PKG_VERSION").to_owned(), state_versions: vec![STATE_VERSION], refuses };
     let text = serde_json::to_string(&trial).unwrap_or_default();
@@ -72,24 +73,21 @@ impl Daemon {
         } else {
             None
         };
-        let (private, path) = match (refused, &self.private, host::own_path()) {
+        let (state, path) = match (refused, self.journal.place(), host::own_path()) {
             (Some(why), ..) => return self.not_upgraded(reply, &why),
             (None, None, _) => {
-                let why =
-                    "there is no runtime directory to hand the state over in; name one with --runtime-dir";
-                return self.not_upgraded(reply, why);
+                return self.not_upgraded(reply, "the state cannot be kept: is /proc mounted?");
             }
             (None, Some(_), None) => {
                 return self
                     .not_upgraded(reply, "uphold does not know where its binary stands: is /proc mounted?");
             }
-            (None, Some(private), Some(path)) => (private.clone(), path.to_owned()),
+            (None, Some(state), Some(path)) => (state, path.to_owned()),
         };
-        let (Some(program), Some(private), Some(name)) = (path.to_str(), private.to_str(), trial_name())
-        else {
+        let (Some(program), Some(state), Some(name)) = (path.to_str(), state.to_str(), trial_name()) else {
             return self.not_upgraded(reply, "the path of its binary or runtime directory is no UTF-8");
         };
-        let command = vec![program.to_owned(), "try-state".to_owned(), private.to_owned()];
+        let command = vec![program.to_owned(), "try-state".to_owned(), state.to_owned()];
         self.host.exec(ExecOrder {
             instance: name.clone(),
             run: Run(0),

@@ -355,5 +355,5 @@ pub enum Answer {
     /// A [`Verb`]: what came of it for each instance.
     Done(Vec<Done>),
     /// A [`Input::Load`]: what it changed.
-    Loaded(Changes),
+    Loaded(Box<Changes>),
 }

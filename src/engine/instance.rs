@@ -1,6 +1,6 @@
 //! One instance: the states it can be in, each with what exists in it, and the facts that others go by.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,10 @@ pub(super) struct Instance {
     pub(super) exits: VecDeque<LastExit>,
     /// It has just become `failed` or `completed`: `on_end` is looked at once.
     pub(super) final_end: bool,
+    /// What it requires only since its file was read again, and was down then: what runs goes on without it
+    /// until it is there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) spared: BTreeSet<Name>,
     /// What it showed to others when they last looked.
     #[serde(skip)]
     pub(super) shown: Face,
@@ -295,6 +299,7 @@ impl Instance {
             ended: None,
             exits: VecDeque::new(),
             final_end: false,
+            spared: BTreeSet::new(),
             shown: Face::default(),
             offered: None,
             indexed: None,

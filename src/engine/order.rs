@@ -8,7 +8,7 @@ use super::input::Effect;
 use super::instance::{Face, Idle, Instance, Next, Phase, State, Step, Waiting};
 use super::time::Time;
 use super::view::Wanted;
-use crate::plan::Planned;
+use crate::plan::{Plan, Planned};
 use crate::unit::{Kind, Name};
 
 /// What others make of an instance.
@@ -74,6 +74,7 @@ impl Engine {
     }
 
     fn settle_one(&mut self, now: Time, effects: &mut Vec<Effect>, name: &Name) {
+        self.bind(name);
         loop {
             let moved = self.look(name);
             let stays = matches!(&moved, Move::Stay | Move::Wait(_));
@@ -166,7 +167,24 @@ impl Engine {
     /// Something that it requires is gone.
     fn is_forsaken(&self, name: &Name) -> bool {
         let requires = self.planned(name).map(|planned| planned.requires.as_slice()).unwrap_or_default();
-        requires.iter().any(|required| self.shown(required).gone)
+        requires.iter().any(|required| self.shown(required).gone && self.is_bound(name, required))
+    }
+
+    /// What it has goes when this goes, which it requires.
+    fn is_bound(&self, name: &Name, required: &Name) -> bool {
+        self.instances.get(name).is_none_or(|instance| !instance.spared.contains(required))
+    }
+
+    /// Drops what it was spared of and is there by now, and all of it once it does not run.
+    fn bind(&mut self, name: &Name) {
+        let Some(instance) = self.instances.get(name).filter(|instance| !instance.spared.is_empty()) else {
+            return;
+        };
+        let still = |required: &&Name| instance.is_set() && self.shown(required).gone;
+        let spared: BTreeSet<Name> = instance.spared.iter().filter(still).cloned().collect();
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.spared = spared;
+        }
     }
 
     /// What the files say of it, unless they are gone.
@@ -208,8 +226,10 @@ impl Engine {
             let gone = self.shown(via).gone;
             for dependent in self.planned(via).map(|planned| &planned.dependents).into_iter().flatten() {
                 let face = self.shown(dependent);
-                let requires =
-                    || self.planned(dependent).is_some_and(|planned| planned.requires.contains(via));
+                let requires = || {
+                    self.planned(dependent).is_some_and(|planned| planned.requires.contains(via))
+                        && self.is_bound(dependent, via)
+                };
                 if face.occupied && (face.stopping || (gone && requires())) {
                     return true;
                 }
@@ -243,11 +263,18 @@ impl Engine {
 
     /// What else a stop or restart of these stops: those that require them, directly or not, and run.
     pub fn dependents(&self, instances: &[Name]) -> Vec<Name> {
+        self.dependents_by(&self.plan, instances)
+    }
+
+    /// The same by a plan that may not be in effect yet.
+    pub(super) fn dependents_by(&self, plan: &Plan, instances: &[Name]) -> Vec<Name> {
         let mut found = BTreeSet::new();
         let mut ahead = instances.to_vec();
         while let Some(via) = ahead.pop() {
-            for dependent in self.planned(&via).map(|planned| &planned.dependents).into_iter().flatten() {
-                let requires = self.planned(dependent).is_some_and(|planned| planned.requires.contains(&via));
+            for dependent in plan.units().get(&via).map(|planned| &planned.dependents).into_iter().flatten() {
+                let planned = plan.units().get(dependent);
+                let requires = planned.is_some_and(|planned| planned.requires.contains(&via))
+                    && self.is_bound(dependent, &via);
                 let runs = self.instances.get(dependent).is_some_and(|instance| instance.is_live());
                 if requires && runs && found.insert(dependent.clone()) {
                     ahead.push(dependent.clone());

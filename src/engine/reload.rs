@@ -1,5 +1,6 @@
 //! New files: the first plan, `daemon-reload` and `update`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Engine;
@@ -8,11 +9,23 @@ use super::instance::{Idle, Instance, Next, State, Step};
 use super::time::Time;
 use super::view::{Changes, Wanted};
 use crate::plan::{self, Change, Plan, Planned};
-use crate::unit::{Loaded, Name, Set, Unit};
+use crate::unit::{Kind, Loaded, Name, Set, Unit};
 
 impl Engine {
     /// What a `Load` of this plan would change.
     pub fn preview(&self, plan: &Plan, update: bool) -> Changes {
+        let mut changes = self.differences(plan, update);
+        self.add_dependents(plan, &mut changes);
+        changes
+    }
+
+    /// Names what goes along with what is restarted or stopped.
+    fn add_dependents(&self, plan: &Plan, changes: &mut Changes) {
+        let stopping: Vec<Name> = changes.restarted.iter().chain(&changes.stopped).cloned().collect();
+        changes.dependents = self.dependents_by(plan, &stopping);
+    }
+
+    fn differences(&self, plan: &Plan, update: bool) -> Changes {
         let mut changes = Changes::default();
         for (name, planned) in plan.units() {
             match self.instances.get(name) {
@@ -42,7 +55,9 @@ impl Engine {
         update: bool,
         ticket: Option<Ticket>,
     ) {
-        let changes = if self.ending.is_some() { Changes::default() } else { self.preview(&plan, update) };
+        let mut changes =
+            if self.ending.is_some() { Changes::default() } else { self.differences(&plan, update) };
+        self.add_dependents(&plan, &mut changes);
         if self.ending.is_none() {
             self.apply(now, effects, plan, &changes);
         } else if self.plan.units().is_empty() {
@@ -50,7 +65,7 @@ impl Engine {
             self.follow_plan(self.plan_of_before(plan));
         }
         if let Some(ticket) = ticket {
-            effects.push(Effect::Answer { ticket, answer: Answer::Loaded(changes) });
+            effects.push(Effect::Answer { ticket, answer: Answer::Loaded(Box::new(changes)) });
         }
     }
 
@@ -94,6 +109,7 @@ impl Engine {
                 instance.read_again(step, &loaded.unit);
             });
         }
+        self.spare(&changes.stopped);
         for name in &changes.removed {
             // A masked unit is named there too, and stays in the plan.
             let gone = !plan.units().contains_key(name);
@@ -119,6 +135,40 @@ impl Engine {
         self.activate(now, effects, &changes.started);
         self.activate(now, effects, &changes.restarted);
     }
+
+    /// New files touch no process: what was down before they were read is waited for by the next start alone
+    /// of what requires it by now. `stopped`: what goes with the reading itself.
+    fn spare(&mut self, stopped: &[Name]) {
+        let mut down: BTreeSet<Name> = self
+            .instances
+            .values()
+            .filter(|instance| {
+                let face = instance.face();
+                let masked = instance.masked && !face.occupied && !stopped.contains(&instance.name);
+                masked || (face.gone && !(face.stopping && face.occupied))
+            })
+            .map(|instance| instance.name.clone())
+            .collect();
+        let mut live: Vec<&Planned> = self.plan.units().values().collect();
+        // A group among what is required goes down first.
+        live.sort_by_key(|planned| planned.rank);
+        for planned in live {
+            let name = &planned.loaded.unit.name;
+            let Some(instance) = self.instances.get_mut(name).filter(|instance| instance.is_set()) else {
+                continue;
+            };
+            let missing: BTreeSet<Name> =
+                planned.requires.iter().filter(|required| down.contains(*required)).cloned().collect();
+            if missing.is_empty() {
+                continue;
+            }
+            match instance.unit.kind {
+                // It has no process, and is no more than what it requires.
+                Kind::Group => drop(down.insert(name.clone())),
+                Kind::Simple | Kind::Oneshot => instance.spared = missing,
+            }
+        }
+    }
 }
 
 impl Instance {
@@ -136,7 +186,7 @@ impl Instance {
     }
 
     /// It has a process, or stands for some: what was changed may have to wait for the next.
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.life().is_some() || matches!(self.state, State::Assembled)
     }
 
@@ -168,9 +218,10 @@ impl Instance {
         } else if change != Change::Same {
             changes.applied.push(name());
         }
-        if update && change != Change::Same {
+        if update {
+            let changed = change != Change::Same;
             match (&self.state, self.wanted) {
-                (State::Failed(_) | State::Backoff(_), Wanted::Up) => changes.started.push(name()),
+                (State::Failed(_) | State::Backoff(_), Wanted::Up) if changed => changes.started.push(name()),
                 (State::Inactive(Idle::NotAutostarted), Wanted::Down) if new.autostart => {
                     changes.started.push(name());
                 }
@@ -237,7 +288,7 @@ impl Instance {
 impl Changes {
     /// Nothing is different.
     pub fn is_empty(&self) -> bool {
-        let lists: [&Vec<Name>; 7] = [
+        let lists: [&Vec<Name>; 8] = [
             &self.added,
             &self.applied,
             &self.restart_needed,
@@ -245,6 +296,7 @@ impl Changes {
             &self.started,
             &self.restarted,
             &self.stopped,
+            &self.dependents,
         ];
         lists.iter().all(|list| list.is_empty()) && self.settings.is_empty()
     }

@@ -112,7 +112,12 @@ impl Engine {
     fn message(&self, now: Time, instance: &Instance, last_line: Option<&str>) -> Option<String> {
         Some(match &instance.state {
             State::Inactive(idle) => {
-                let (_, message) = words::idle(*idle);
+                let (_, message) = match idle {
+                    Idle::NotAutostarted if instance.unit.autostart => {
+                        return Some("autostart came with a reload; nobody has started it".to_owned());
+                    }
+                    idle => words::idle(*idle),
+                };
                 let failed =
                     instance.ended.as_ref().filter(|ended| *idle == Idle::Reset && !ended.succeeded());
                 match failed {

@@ -908,6 +908,71 @@ fn an_update_restarts_what_changed_and_stops_what_is_gone() {
 }
 
 #[test]
+fn a_reload_touches_no_process_though_what_it_requires_by_now_is_down() {
+    let off = || unit("db", |unit| unit.autostart = false);
+    let web = || unit("web", |unit| unit.requires = vec![name("db")]);
+    let app = || unit("app", |unit| unit.requires = vec![name("web")]);
+    let mut script = Script::new(vec![off(), plain("web"), app()]);
+    script.spawned("web").spawned("app").done.clear();
+    script.load(vec![off(), web(), app()], false).did(&["applied web", "answer 1: loaded"]);
+    assert_eq!(script.why("db"), "NotAutostarted: autostart is false and nobody has started it");
+    // What was down is nobody's reason to stop, and its own stop and start touch nobody.
+    script.command(Verb::Stop, &["db"]).did(&["answer 2: db Ok: was not running"]);
+    assert_eq!(script.engine.dependents(&[name("db")]), []);
+    // Once it was up it counts as if it always had.
+    script.command(Verb::Start, &["db"]).spawned("db").until(2000).done.clear();
+    script.command(Verb::Stop, &["db"]).did(&["SIGTERM app"]).dies("app", 0).did(&["SIGTERM web"]);
+}
+
+#[test]
+fn a_group_that_a_reload_takes_down_takes_no_process_with_it() {
+    let group = |requires: &[&str]| {
+        let requires = requires.iter().map(|other| name(other)).collect();
+        unit("all", |unit| (unit.kind, unit.requires, unit.command) = (Kind::Group, requires, Vec::new()))
+    };
+    let off = || unit("db", |unit| unit.autostart = false);
+    let web = || unit("web", |unit| unit.requires = vec![name("all")]);
+    let mut script = Script::new(vec![off(), group(&[]), web()]);
+    script.spawned("web").done.clear();
+    script.load(vec![off(), group(&["db"]), web()], false).did(&["applied all", "answer 1: loaded"]);
+    assert_eq!((script.state("all"), script.state("web")), ("waiting", "running"));
+}
+
+#[test]
+fn what_a_reload_made_it_require_is_waited_for_by_its_next_start() {
+    let off = || unit("db", |unit| unit.autostart = false);
+    let mut script = Script::new(vec![off(), plain("web")]);
+    script.spawned("web").load(vec![off(), unit("web", |unit| unit.requires = vec![name("db")])], false);
+    script.done.clear();
+    script.dies("web", 1).until(60_000).did(&[]);
+    assert_eq!(script.state("web"), "waiting");
+    script.command(Verb::Start, &["db"]).spawned("db").did(&["spawn db", "spawn web"]);
+}
+
+#[test]
+fn an_update_starts_what_came_to_autostart_with_a_reload_before_it() {
+    let mut script = Script::new(vec![unit("web", |unit| unit.autostart = false)]);
+    script.load(vec![plain("web")], false).did(&["applied web", "answer 1: loaded"]);
+    assert_eq!(script.why("web"), "NotAutostarted: autostart came with a reload; nobody has started it");
+    script.load(vec![plain("web")], true).did(&["answer 2: loaded", "spawn web"]);
+}
+
+#[test]
+fn an_update_names_what_stops_because_it_requires_what_is_restarted() {
+    let web = || unit("web", |unit| unit.requires = vec![name("db")]);
+    let mut script = Script::new(vec![plain("db"), web(), plain("other")]);
+    script.spawned("db").spawned("web").spawned("other").done.clear();
+    let new = || vec![unit("db", |unit| unit.umask = 0), web(), plain("other")];
+    let changes = script.engine.preview(&plan(new()), true);
+    assert_eq!((changes.restarted, changes.dependents), (vec![name("db")], vec![name("web")]));
+    let changes = script.engine.preview(&plan(new()), false);
+    assert_eq!(changes.dependents, []);
+    script.load(new(), true).did(&["answer 1: loaded", "SIGTERM web"]);
+    script.dies("web", 0).did(&["SIGTERM db"]).dies("db", 0).did(&["spawn db"]);
+    script.spawned("db").did(&["spawn web"]);
+}
+
+#[test]
 fn a_probe_that_changes_goes_on_from_what_was_published() {
     let mut script = Script::new(vec![unit("web", |unit| unit.readiness = probe(1000, 1))]);
     script.spawned("web").probed("web", ProbeKind::Readiness, Outcome::Success).until(500).done.clear();

@@ -297,6 +297,9 @@ pub struct Changes {
     pub restarted: Vec<Name>,
     /// Instances that are stopped (`update`).
     pub stopped: Vec<Name>,
+    /// Instances that are stopped first because they require one of the two, and start again once that is up.
+    #[serde(default)]
+    pub dependents: Vec<Name>,
     /// Keys of the daemon config about uphold itself, as `log.level`: what they say now is in effect.
     pub settings: Vec<String>,
     /// What `check` would warn about.

@@ -26,10 +26,14 @@ pub(super) fn ended(name: &Name, ended: &Ended) -> String {
         How::Exit(how) => *how,
     };
     let after = length(ended.lived);
-    let said = ended.said.as_deref().unwrap_or_default();
+    // `grep -q` and the like say nothing.
+    let said = match ended.said.as_deref() {
+        None | Some("") => " (no output)".to_owned(),
+        Some(said) => format!(": {said}"),
+    };
     match (ended.reason, how) {
-        (ExitReason::LivenessFailed, _) => format!("killed after {after}: liveness probe failed: {said}"),
-        (ExitReason::StartupFailed, _) => format!("killed after {after}: startup probe failed: {said}"),
+        (ExitReason::LivenessFailed, _) => format!("killed after {after}: liveness probe failed{said}"),
+        (ExitReason::StartupFailed, _) => format!("killed after {after}: startup probe failed{said}"),
         (_, Exit::Code(code)) if ended.left > 0 => {
             let left = processes(ended.left);
             format!("exited {code} after {after} and left {left}: does it daemonise?")
@@ -107,7 +111,7 @@ pub(super) fn unkillable(name: &Name, pids: &[u32]) -> String {
 /// Why it is inactive: the API's word, and a sentence.
 pub(super) fn idle(idle: Idle) -> (&'static str, &'static str) {
     match idle {
-        Idle::NotAutostarted => ("NotAutostarted", "autostart is false and nothing requires it"),
+        Idle::NotAutostarted => ("NotAutostarted", "autostart is false and nobody has started it"),
         Idle::StoppedByOperator => ("StoppedByOperator", "stopped by the operator"),
         Idle::Reset => ("StoppedByOperator", "had failed, and was reset by the operator"),
         Idle::Masked => ("Masked", "masked: a symlink to /dev/null stands in place of its file"),
@@ -147,6 +151,8 @@ pub(super) fn ordinal(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::input::Run;
+    use crate::engine::time::{Mono, Time, Wall};
 
     #[test]
     fn lengths_are_as_people_write_them() {
@@ -156,6 +162,28 @@ mod tests {
         let lengths =
             [0, 20, 300, 1000, 9999, 42_100, 119_000, 120_000, 599_000, 10_800_000, 28_740_000, 172_800_000];
         assert_eq!(lengths.map(written), expected);
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_leaves_no_gap_in_the_sentence() {
+        let killed = |said: Option<&str>| {
+            ended(
+                &Name::new("web").unwrap(),
+                &Ended {
+                    run: Run(1),
+                    how: How::Exit(Exit::Code(0)),
+                    reason: ExitReason::LivenessFailed,
+                    at: Time { mono: Mono(0), wall: Wall::from_nanos(0) },
+                    lived: Duration::from_millis(600),
+                    left: 0,
+                    said: said.map(str::to_owned),
+                },
+            )
+        };
+        assert_eq!(killed(Some("EOF")), "killed after 0.6s: liveness probe failed: EOF");
+        for nothing in [None, Some("")] {
+            assert_eq!(killed(nothing), "killed after 0.6s: liveness probe failed (no output)");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::cgroup::Leaf;
 use super::exec::PROBES;
+use super::identity::Identity;
 use super::kin::{self, Kin};
 use super::launch::{marker, probe_marker, stem};
 use super::patience::patiently;
@@ -29,6 +30,9 @@ const REAPED: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(2);
 /// How often is looked whether a process lives that nothing tells of.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// The pid of a main process of which nothing is known: no kernel gives it to anyone, nor to a group.
+const NOBODY: i32 = i32::MAX;
 
 /// What became of a main process.
 enum Found {
@@ -121,7 +125,7 @@ impl Host {
         let key: Key = (order.instance.clone(), run);
         let stem = stem(&order.instance, run);
         let leaf = self.base.as_ref().and_then(|base| base.existing_leaf(&stem));
-        let pid = begun.map_or(0, |record| record.pid);
+        let pid = begun.map_or(NOBODY, |record| record.pid);
         let pidfd = stored.take(run, Part::Pid);
         let found = match (begun, so_far) {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
@@ -149,15 +153,20 @@ impl Host {
             self.say(News::Spawned { instance, run, pid, output, deposits });
         }
         let watched = leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
-        let found_by = match (leaf, begun) {
-            (Some(leaf), _) => FoundBy::Cgroup(leaf),
-            (None, Some(record)) => {
-                let marker = (!foreground).then(|| marker(&order, &self.settings.token));
+        let marker = (!foreground).then(|| marker(&order, &self.settings.token));
+        let found_by = match (leaf, begun, marker) {
+            (Some(leaf), _, _) => FoundBy::Cgroup(leaf),
+            (None, Some(record), marker) => {
                 let kin = Kin::since(pid, record.start, !foreground, record.uid, marker.as_deref());
                 FoundBy::Kin(kin)
             }
+            // Which process it was is lost. What carries its marker is left of it, and ended before another run.
+            (None, None, Some(marker)) => {
+                let uid = Identity::of(&order.unit).map_or(0, |identity| identity.uid);
+                FoundBy::Kin(Kin::since(NOBODY, 0, false, uid, Some(&marker)))
+            }
             // Nothing is known of it: nothing is left of it.
-            (None, None) => {
+            (None, None, None) => {
                 self.say_over(key, so_far);
                 return;
             }
@@ -211,10 +220,11 @@ impl Host {
 
     /// Output of runs that were over, but not read to its end.
     fn resume_leftovers(&self, wanted: &HashSet<Run>, stored: &mut Stored) {
-        let Some(dir) = self.settings.private.as_deref() else { return };
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            let file = entry.file_name();
-            let Some((instance, run, stream)) = file.to_str().and_then(fifo::named) else { continue };
+        let dir = self.settings.private.as_deref();
+        let files = dir.and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+        let fifos = files.filter_map(|entry| entry.file_name().to_str().and_then(fifo::named));
+        let all: Vec<_> = fifos.chain(stored.pipes()).collect();
+        for (instance, run, stream) in all {
             if wanted.contains(&run) {
                 continue;
             }
@@ -279,9 +289,10 @@ impl Host {
 
     /// The streams of a run, read on from where the uphold before was.
     fn reopen(&self, order: &Order, stem: &str, stored: &mut Stored) -> Vec<Captured> {
-        let Some(dir) = self.settings.private.as_deref().filter(|_| !order.foreground) else {
+        if order.foreground {
             return Vec::new();
-        };
+        }
+        let dir = self.settings.private.as_deref();
         let mut open = |stream| {
             let mut kept = stored.take(order.run, Part::of(stream));
             patiently(|| fifo::existing(dir, stem, stream, kept.take()))

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -14,6 +13,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void};
 
+use super::inherited::Inherited;
 use super::mapped::Mapped;
 use super::reexec::{FAULTS, execute_self, execute_self_alone};
 use crate::unit::Signal;
@@ -64,16 +64,17 @@ pub struct Crashes {
     pub too_many: bool,
 }
 
-/// Opens the page in the private directory: from here on every panic of a thread that uphold cannot do without,
-/// and every fault, ends in an exec of uphold by itself. `fresh`: crashes of another process count no more.
-pub fn catch_crashes(private: &Path, fresh: bool) -> io::Result<Crashes> {
-    let mut options = File::options();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(private.join("crash"))?;
-    if fresh {
-        file.set_len(0)?;
-    }
-    let mapped = Mapped::of(&file, size_of::<Page>())?;
+/// Opens the page, in the private directory or in memory: from here on every panic of a thread that uphold cannot
+/// do without, and every fault, ends in an exec of uphold by itself. `fresh`: crashes of another process count no
+/// more.
+pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool) -> io::Result<Crashes> {
+    // It serves the images of one process: what is in memory is as good.
+    let (mapped, _) = inherited.lasting(private, "crash", |file| {
+        if fresh {
+            file.set_len(0)?;
+        }
+        Mapped::new(file, size_of::<Page>())
+    })?;
     // SAFETY: all fields of a page are atomics of plain numbers.
     let page = unsafe { mapped.forever::<Page>(0, 1) };
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };

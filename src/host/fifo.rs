@@ -28,7 +28,7 @@ pub(super) struct Pair {
 
 /// Makes `NAME.RUN.out` or `.err` in the private directory, for this owner.
 pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
-    let path = path(dir, stem, stream);
+    let path = dir.join(name(stem, stream));
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     match mkfifo(&path, mode) {
         // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
@@ -58,22 +58,23 @@ fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
 /// Opens what an uphold before has made, for reading; `None`: it is not there any more. `kept`: its reading
 /// end, which was open since then.
 pub(super) fn existing(
-    dir: &Path,
+    dir: Option<&Path>,
     stem: &str,
     stream: Stream,
     kept: Option<OwnedFd>,
 ) -> io::Result<Option<Captured>> {
-    let path = path(dir, stem, stream);
-    match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(pipe) => {
+    let path = dir.map(|dir| dir.join(name(stem, stream)));
+    let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    match path.as_ref().map(open) {
+        Some(Ok(pipe)) => {
             let kept = kept.is_some_and(|kept| is_same(&kept, &pipe));
-            Ok(Some(Captured { stream, pipe: pipe.into(), path: Some(path), kept }))
+            Ok(Some(Captured { stream, pipe: pipe.into(), path, kept }))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => kept.map_or(Ok(None), |pipe| {
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Some(Err(_)) | None => kept.map_or(Ok(None), |pipe| {
             super::sys::set_nonblocking(&pipe)?;
             Ok(Some(Captured { stream, pipe, path: None, kept: true }))
         }),
-        Err(error) => Err(error),
     }
 }
 
@@ -95,12 +96,19 @@ pub(super) fn named(file: &str) -> Option<(Name, Run, Stream)> {
     Some((Name::new(name).ok()?, Run(run.parse().ok()?), stream))
 }
 
-fn path(dir: &Path, stem: &str, stream: Stream) -> PathBuf {
+/// What the FIFO is called.
+pub(super) fn name(stem: &str, stream: Stream) -> String {
     let end = match stream {
         Stream::Stdout => "out",
         Stream::Stderr => "err",
     };
-    dir.join(format!("{stem}.{end}"))
+    format!("{stem}.{end}")
+}
+
+/// The file system has no FIFOs, or no sockets.
+pub fn is_refused(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EPERM | Errno::EACCES | Errno::EROFS | Errno::EOPNOTSUPP | Errno::ENOSYS))
 }
 
 /// The same without a directory: an anonymous pipe, its other end opened anew for reading and writing.

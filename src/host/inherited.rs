@@ -1,34 +1,85 @@
 //! Descriptors that the image before has left open across its exec: those that are known again are taken, and
 //! what is left is closed once all was taken over. Also those that a service manager has kept (`store`).
+//!
+//! An image that cannot begin executes itself again: till all was taken over, whatever has no other place stays
+//! open here.
 
-use std::fs;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::memory::{self, name_of};
+use super::pipes::Pipes;
 use super::store::{self, Stored};
 use super::{reexec, sys};
 
 /// What was open when this image began.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<RawFd>);
+pub struct Inherited {
+    open: Vec<RawFd>,
+    /// Files in memory.
+    memory: HashMap<String, RawFd>,
+}
 
 impl Inherited {
     /// Call it before anything else is opened.
     pub fn collect() -> Inherited {
-        Inherited(reexec::open_descriptors())
+        let open = reexec::open_descriptors();
+        let memory = open.iter().filter_map(|fd| Some((name_of(*fd)?, *fd))).collect();
+        Inherited { open, memory }
+    }
+
+    /// Where the file of this name in memory is; `None`: there is none.
+    pub fn memory_path(&self, name: &str) -> Option<PathBuf> {
+        self.memory.get(name).map(|fd| memory::own(*fd))
+    }
+
+    /// That file, opened; `None`: there is none.
+    pub(super) fn memory(&self, name: &str) -> Option<io::Result<File>> {
+        let path = self.memory_path(name)?;
+        Some(
+            File::options()
+                .read(true)
+                .write(true)
+                .open(path)
+                .and_then(|file| Ok(sys::above_stdio(file.into())?.into())),
+        )
+    }
+
+    /// Those whose names begin so, each opened.
+    pub fn memories(&self, begin: &str) -> HashMap<String, File> {
+        let names = self.memory.keys().filter(|name| name.starts_with(begin));
+        names.filter_map(|name| Some((name.clone(), self.memory(name)?.ok()?))).collect()
+    }
+
+    /// The reading ends of output that come out of no FIFO. Call it once.
+    pub fn take_pipes(&mut self) -> Stored {
+        let mut stored = Stored::default();
+        let Some(Ok(pipes)) = self.memory(super::pipes::FILE).map(|file| file.map(Pipes::of)) else {
+            return stored;
+        };
+        let found = self.take_all(|fd| match pipes.whose(fd.as_raw_fd()) {
+            Some(whose) => Ok((whose, fd)),
+            None => Err(fd),
+        });
+        for ((instance, run, stream), pipe) in found {
+            stored.put_pipe(instance, run, stream, pipe);
+        }
+        stored
     }
 
     /// The one that is this very file.
     pub(super) fn take_file(&mut self, path: &Path) -> Option<OwnedFd> {
         let id = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         let wanted = id(path)?;
-        let own = Path::new("/proc/self/fd");
-        let at = self.0.iter().position(|fd| id(&own.join(fd.to_string())) == Some(wanted))?;
-        sys::inherited(self.0.remove(at))
+        let at = self.open.iter().position(|fd| id(&memory::own(*fd)) == Some(wanted))?;
+        sys::inherited(self.open.remove(at))
     }
 
     /// The socket that listens at this path, with those who wait to be let in.
@@ -47,13 +98,13 @@ impl Inherited {
     /// All that are what is looked for; what is given back stays.
     pub(super) fn take_all<T>(&mut self, mut is_one: impl FnMut(OwnedFd) -> Result<T, OwnedFd>) -> Vec<T> {
         let (mut found, mut rest) = (Vec::new(), Vec::new());
-        for fd in self.0.drain(..).filter_map(sys::inherited) {
+        for fd in self.open.drain(..).filter_map(sys::inherited) {
             match is_one(fd) {
                 Ok(one) => found.push(one),
                 Err(other) => rest.push(other.into_raw_fd()),
             }
         }
-        self.0 = rest;
+        self.open = rest;
         found
     }
 
@@ -64,8 +115,8 @@ impl Inherited {
         // An error says that the variables are not as they should be: then nothing is known of them.
         for (fd, name) in sd_notify::listen_fds_with_names().into_iter().flatten() {
             let Some(key) = store::parse(&name) else { continue };
-            let Some(at) = self.0.iter().position(|open| *open == fd) else { continue };
-            if let Some(fd) = sys::inherited(self.0.remove(at)) {
+            let Some(at) = self.open.iter().position(|open| *open == fd) else { continue };
+            if let Some(fd) = sys::inherited(self.open.remove(at)) {
                 stored.put(key, fd);
             }
         }
@@ -74,7 +125,7 @@ impl Inherited {
 
     /// Closes what nobody has taken.
     pub fn close(self) {
-        for fd in self.0 {
+        for fd in self.open {
             drop(sys::inherited(fd));
         }
     }

@@ -336,6 +336,14 @@ fn main(
             .map_err(|error| Failed::io("opening its output", "", &error))?;
         prepared.image.stdio = Some(ends.stdio());
     }
+    if let Some(error) = &ends.refused
+        && shop.settings.pipes.as_ref().is_some_and(|pipes| pipes.is_new())
+    {
+        launched.warnings.push(format!(
+            "cannot make a FIFO in the runtime directory: {error}; should uphold be killed, nobody reads what \
+             services write"
+        ));
+    }
     let mut made = match shop.base.as_ref().map(|base| base.leaf(&stem)) {
         Some(Ok(made)) => Some(made),
         Some(Err(error)) => {
@@ -437,6 +445,8 @@ struct Ends {
     out: usize,
     err: usize,
     captured: Vec<Captured>,
+    /// Why there is no FIFO although there is a directory.
+    refused: Option<std::io::Error>,
 }
 
 impl Ends {
@@ -476,9 +486,14 @@ impl Ends {
         stream: Stream,
         owner: (u32, u32),
     ) -> std::io::Result<usize> {
-        let pair = match &settings.private {
-            Some(dir) => fifo::make(dir, stem, stream, owner)?,
-            None => fifo::anonymous(stream, owner)?,
+        let made = settings.private.as_ref().map(|dir| fifo::make(dir, stem, stream, owner));
+        let pair = match made {
+            Some(Err(error)) if fifo::is_refused(&error) => {
+                self.refused = Some(error);
+                nameless(settings, stem, stream, owner)?
+            }
+            Some(made) => made?,
+            None => nameless(settings, stem, stream, owner)?,
         };
         self.captured.push(pair.captured);
         self.child.push(pair.child);
@@ -502,6 +517,20 @@ impl Ends {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// A pipe that passes over to the next image all the same.
+fn nameless(
+    settings: &Settings,
+    stem: &str,
+    stream: Stream,
+    owner: (u32, u32),
+) -> std::io::Result<fifo::Pair> {
+    let pair = fifo::anonymous(stream, owner)?;
+    if let Some(pipes) = &settings.pipes {
+        pipes.note(&pair.captured.pipe, &fifo::name(stem, stream))?;
+    }
+    Ok(pair)
 }
 
 /// /dev/null, for reading and writing.

@@ -1,11 +1,10 @@
 //! A file in memory: what stands in it outlives this process, however that ends.
 
 use std::ffi::c_int;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -21,23 +20,24 @@ use super::sys::check;
 pub struct Mapped {
     start: NonNull<u8>,
     size: usize,
+    /// Where it is in memory only, this is what passes over.
+    _file: Option<File>,
 }
 
 // SAFETY: the mapping belongs to no thread, and only its one owner reaches it.
 unsafe impl Send for Mapped {}
 
 impl Mapped {
-    /// Opens the file, 0600, or makes it with zeroes in it. All `size` bytes are allocated here: later a full
-    /// disk would be SIGBUS. The file must be uphold's own, in a directory where nobody else can cut it
-    /// short, and mapped once. Errors are those of open(2), fallocate(2) and mmap(2).
-    pub fn open(path: &Path, size: usize) -> io::Result<Mapped> {
-        let flags = libc::O_NOFOLLOW;
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).mode(0o600).custom_flags(flags);
-        Mapped::of(&options.open(path)?, size)
+    /// Maps the file and holds it open. All `size` bytes are allocated here: later a full disk would be SIGBUS.
+    /// The file must be uphold's own, where nobody else can cut it short, and mapped once. Errors are those of
+    /// fallocate(2) and mmap(2).
+    pub fn new(file: File, size: usize) -> io::Result<Mapped> {
+        let mut mapped = Mapped::of(&file, size)?;
+        mapped._file = Some(file);
+        Ok(mapped)
     }
 
-    /// The same of a file that is open.
+    /// The same of a file that somebody else holds open.
     pub(super) fn of(file: &File, size: usize) -> io::Result<Mapped> {
         let length = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::InvalidInput)?;
         match fallocate(file, FallocateFlags::empty(), 0, length) {
@@ -57,7 +57,7 @@ impl Mapped {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapped { start, size })
+        Ok(Mapped { start, size, _file: None })
     }
 
     /// The bytes from `offset` on as `count` values of a type, for good: the mapping is not undone any more.
@@ -112,15 +112,14 @@ mod tests {
     fn what_is_stored_is_in_the_file_and_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("map");
-        let mut map = Mapped::open(&path, 10_000).unwrap();
+        let open =
+            || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let mut map = Mapped::new(open(), 10_000).unwrap();
         assert!(map.bytes().iter().all(|byte| *byte == 0));
         map.bytes()[9_999] = 7;
         assert_eq!(std::fs::read(&path).unwrap()[9_999], 7);
         drop(map);
-        assert_eq!(Mapped::open(&path, 10_000).unwrap().bytes()[9_999], 7);
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(Mapped::open(&link, 10_000).is_err());
+        assert_eq!(Mapped::new(open(), 10_000).unwrap().bytes()[9_999], 7);
     }
 
     #[test]

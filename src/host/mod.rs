@@ -17,6 +17,7 @@ mod directory;
 mod environment;
 mod exec;
 mod fifo;
+mod gate;
 mod identity;
 mod inherited;
 mod kin;
@@ -24,7 +25,9 @@ mod launch;
 mod lock;
 mod machine;
 mod mapped;
+mod memory;
 mod patience;
+mod pipes;
 mod prepare;
 mod reap;
 mod reexec;
@@ -61,8 +64,12 @@ use tokio::sync::mpsc;
 
 pub use clients::{mark_read, mark_unread};
 pub use crash::{Crashes, act, catch_crashes, forgive, handle_faults, is_poison, taking};
+pub use fifo::is_refused;
+pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
+pub use memory::{count, memory, path_of};
 pub use patience::patiently;
+pub use pipes::Pipes;
 pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
@@ -76,6 +83,8 @@ use crate::unit::{Name, ProbeKind, Unit};
 pub struct Settings {
     /// The `private` directory below the runtime directory, 0700, for FIFOs; `None`: nothing is writable.
     pub private: Option<PathBuf>,
+    /// For output that comes out of no FIFO; `None`: it does not outlive this image.
+    pub pipes: Option<Arc<Pipes>>,
     /// Sixteen hex digits that mark this daemon's processes (UPHOLD_RUN=name:run:token).
     pub token: String,
     /// uphold's soft RLIMIT_NOFILE before it raised its own: what children get.
@@ -130,7 +139,7 @@ pub struct Captured {
     pub pipe: OwnedFd,
     /// The FIFO's path, to be unlinked at EOF; `None`: an anonymous pipe, or it is gone already.
     pub path: Option<PathBuf>,
-    /// A service manager has held it open since an uphold before: nothing of it is lost.
+    /// It was held open since an uphold before, by a service manager or by that itself: nothing of it is lost.
     pub kept: bool,
 }
 

@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int};
 
+use super::gate::GATE;
+
 /// Signals that report a fault. Blocked, the next fault would end PID 1 instead of being handled.
 pub(super) const FAULTS: [c_int; 7] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
@@ -48,6 +50,9 @@ impl Pointers {
         Pointers { _strings: strings, pointers }
     }
 }
+
+/// More descriptors than an uphold has, as a rule: it takes a few milliseconds to go through them blindly.
+const MANY: RawFd = 1 << 16;
 
 static READY: OnceLock<Ready> = OnceLock::new();
 
@@ -119,11 +124,11 @@ pub(super) fn execute_self() -> Errno {
     go(image, c"", libc::AT_EMPTY_PATH)
 }
 
-/// The same, where there is hardly any stack left: no descriptor stays open. What runs is found all the same, as
-/// after a kill.
+/// The same, where there is hardly any stack left to look which descriptors are open.
 pub(super) fn execute_self_alone() -> Errno {
     let Some(ready) = READY.get() else { return Errno::ENOSYS };
     let _ = block_all_but_faults();
+    (3..MANY).for_each(|fd| set_close_on_exec(fd, false));
     exec(ready, ready.image, c"", libc::AT_EMPTY_PATH)
 }
 
@@ -131,9 +136,11 @@ fn go(dir: RawFd, path: &CStr, flags: c_int) -> Errno {
     let Some(ready) = READY.get() else { return Errno::ENOSYS };
     // What comes on the way is heard by the new image: handlers do not outlive an exec, a mask does.
     let before = block_all_but_faults();
+    GATE.close();
     each_descriptor(|fd| set_close_on_exec(fd, false));
     let errno = exec(ready, dir, path, flags);
     each_descriptor(|fd| set_close_on_exec(fd, true));
+    GATE.open();
     // SAFETY: the set is the one that the kernel gave; a null old set is allowed.
     let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     errno

@@ -11,10 +11,11 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use super::inherited::Inherited;
 use super::mapped::Mapped;
 use crate::engine::{Exit, Run};
 use crate::unit::Signal;
@@ -25,6 +26,9 @@ const FIRST: usize = 256;
 const MOST: usize = 1 << 20;
 /// `upholds` and a version.
 const MAGIC: u64 = u64::from_le_bytes(*b"upholds1");
+
+/// Its name.
+const FILE: &str = "runs";
 
 /// One run.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ pub(super) struct Record {
 
 /// What the slots in a private directory say of processes, for who does not have them.
 pub(super) fn peek(private: &Path) -> Vec<Record> {
-    let Ok(bytes) = std::fs::read(private.join("runs")) else { return Vec::new() };
+    let Ok(bytes) = std::fs::read(private.join(FILE)) else { return Vec::new() };
     let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
     let records = slots.iter().skip(1).map(glimpse);
     records.filter(|record| record.run.0 != 0 && record.pid > 0).collect()
@@ -71,8 +75,8 @@ pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
     if unborn.is_empty() {
         return Ok(());
     }
-    let file = File::options().read(true).write(true).open(private.join("runs"))?;
-    let bytes = std::fs::read(private.join("runs"))?;
+    let file = File::options().read(true).write(true).open(private.join(FILE))?;
+    let bytes = std::fs::read(private.join(FILE))?;
     let (slots, _) = bytes.as_chunks::<{ size_of::<Slot>() }>();
     for (at, record) in slots.iter().map(glimpse).enumerate().skip(1) {
         if unborn.iter().any(|one| (one.run, one.pid) == (record.run, record.pid)) {
@@ -97,10 +101,22 @@ fn glimpse(slot: &[u8; size_of::<Slot>()]) -> Record {
     }
 }
 
+/// The slots in a private directory are of this token, for all that can be known.
+fn may_be_of(private: &Path, token: u64) -> bool {
+    let mut header = [0; size_of::<Slot>()];
+    match File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)) {
+        Ok(()) => {
+            let Record { run, start, .. } = glimpse(&header);
+            (run.0, start) == (MAGIC, token)
+        }
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
+    }
+}
+
 /// All slots. Lives on the deciding thread, but for single slots.
 #[derive(Debug)]
 pub struct Slots {
-    /// `None`: nothing is writable, and nothing is kept.
+    /// `None`: nothing is kept.
     file: Option<File>,
     chunks: Vec<&'static [Slot]>,
     length: usize,
@@ -109,27 +125,30 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Opens the file of this token in the private directory, or begins it anew.
-    pub fn open(private: Option<&Path>, token: u64) -> io::Result<Slots> {
-        let file = match private {
-            Some(dir) => Some(
-                File::options()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .mode(0o600)
-                    .open(dir.join("runs"))?,
-            ),
-            None => None,
-        };
-        let mut slots = Slots { file, chunks: Vec::new(), length: 0, free: Vec::new(), used: HashMap::new() };
-        if let Some(file) = &slots.file {
+    /// Opens the file of this token, in the private directory or in memory, or begins it anew. An error beside it
+    /// says why it is in memory although there is a directory. It is not if the file in the directory may be of this
+    /// token: that names what lives.
+    pub fn open(
+        inherited: &Inherited,
+        private: Option<&Path>,
+        token: u64,
+    ) -> io::Result<(Slots, Option<io::Error>)> {
+        let opened = inherited.lasting(private, FILE, |file| {
             let there = usize::try_from(file.metadata()?.len()).unwrap_or(0) / size_of::<Slot>();
+            let mut slots = Slots { file: Some(file), ..Slots::none() };
             slots.map(there.next_power_of_two().clamp(FIRST, MOST))?;
             slots.begin(token);
+            Ok(slots)
+        })?;
+        match opened {
+            (_, Some(error)) if private.is_some_and(|dir| may_be_of(dir, token)) => Err(error),
+            opened => Ok(opened),
         }
-        Ok(slots)
+    }
+
+    /// Where nothing can be kept.
+    pub fn none() -> Slots {
+        Slots { file: None, chunks: Vec::new(), length: 0, free: Vec::new(), used: HashMap::new() }
     }
 
     /// Takes what stands there if it is of this token; else wipes it.
@@ -263,10 +282,14 @@ fn exit(number: u64) -> Option<Exit> {
 mod tests {
     use super::*;
 
+    fn opened(dir: &Path, token: u64) -> Slots {
+        Slots::open(&Inherited::default(), Some(dir), token).unwrap().0
+    }
+
     #[test]
     fn what_was_stored_is_there_for_the_next_who_opens_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let mut slots = opened(dir.path(), 7);
         for run in 1..=600 {
             let slot = slots.take(Run(run)).unwrap().unwrap();
             slot.born(run as i32, run * 10, 33);
@@ -275,7 +298,7 @@ mod tests {
         slots.get(Run(5)).unwrap().ended(Exit::Signal { signal: Signal::KILL, oom: false });
         slots.release(Run(6));
         drop(slots);
-        let slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let slots = opened(dir.path(), 7);
         let mut runs = slots.runs();
         runs.sort_unstable();
         assert_eq!(runs.len(), 599);
@@ -286,13 +309,13 @@ mod tests {
         assert_eq!(slots.get(Run(600)).unwrap().record().exit, None);
         assert!(slots.get(Run(6)).is_none());
         drop(slots);
-        assert!(Slots::open(Some(dir.path()), 8).unwrap().runs().is_empty());
+        assert!(opened(dir.path(), 8).runs().is_empty());
     }
 
     #[test]
     fn what_was_never_born_is_as_if_it_had_not_been_made() {
         let dir = tempfile::tempdir().unwrap();
-        let mut slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let mut slots = opened(dir.path(), 7);
         for run in 1..=3 {
             slots.take(Run(run)).unwrap().unwrap().pid.store(run as i32 + 10, SeqCst);
         }
@@ -300,14 +323,26 @@ mod tests {
         let unborn: Vec<Record> =
             peek(dir.path()).into_iter().filter(|record| record.run == Run(2)).collect();
         unbear(dir.path(), &unborn).unwrap();
-        let slots = Slots::open(Some(dir.path()), 7).unwrap();
+        let slots = opened(dir.path(), 7);
         let pid = |run| slots.get(Run(run)).unwrap().record().pid;
         assert_eq!([pid(1), pid(2), pid(3)], [11, 0, 13]);
     }
 
     #[test]
-    fn nothing_is_kept_where_nothing_is_writable() {
-        let mut slots = Slots::open(None, 1).unwrap();
-        assert!(slots.take(Run(1)).unwrap().is_none());
+    fn slots_of_ones_own_are_never_left_for_others_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(opened(dir.path(), 7));
+        let runs = dir.path().join("runs");
+        // A link is not opened.
+        let whole = std::fs::read(&runs).unwrap();
+        std::fs::remove_file(&runs).unwrap();
+        std::fs::write(dir.path().join("there"), whole).unwrap();
+        std::os::unix::fs::symlink("there", &runs).unwrap();
+        let none = Inherited::default();
+        assert!(Slots::open(&none, Some(dir.path()), 7).is_err());
+        let (mut slots, lack) = Slots::open(&none, Some(dir.path()), 8).unwrap();
+        assert!(lack.is_some() && slots.take(Run(1)).unwrap().is_some());
+        assert!(Slots::open(&none, None, 7).unwrap().1.is_none());
+        assert!(Slots::none().take(Run(1)).unwrap().is_none());
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Captured, Host, Stream};
 use crate::engine::Run;
+use crate::unit::Name;
 
 /// A descriptor of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,22 +68,37 @@ pub struct Deposit {
     pub fd: OwnedFd,
 }
 
-/// What the manager has kept since an uphold before. It has these still: they are only lent.
+/// What was held open since an uphold before: by the manager, which has these still and only lends them, or by
+/// the image before, if they are pipes without a name.
 #[derive(Debug, Default)]
-pub struct Stored(HashMap<(Run, Part), OwnedFd>);
+pub struct Stored {
+    kept: HashMap<(Run, Part), OwnedFd>,
+    /// Whose the pipes without a name are.
+    pipes: Vec<(Name, Run, Stream)>,
+}
 
 impl Stored {
     pub(super) fn put(&mut self, (run, part): (Run, Part), fd: OwnedFd) {
-        self.0.insert((run, part), fd);
+        self.kept.insert((run, part), fd);
+    }
+
+    pub(super) fn put_pipe(&mut self, instance: Name, run: Run, stream: Stream, pipe: OwnedFd) {
+        self.put((run, Part::of(stream)), pipe);
+        self.pipes.push((instance, run, stream));
+    }
+
+    /// Whose the pipes without a name are.
+    pub(super) fn pipes(&mut self) -> Vec<(Name, Run, Stream)> {
+        std::mem::take(&mut self.pipes)
     }
 
     pub(super) fn take(&mut self, run: Run, part: Part) -> Option<OwnedFd> {
-        self.0.remove(&(run, part))
+        self.kept.remove(&(run, part))
     }
 
     /// Whose they are.
     pub fn runs(&self) -> HashSet<Run> {
-        self.0.keys().map(|(run, _)| *run).collect()
+        self.kept.keys().map(|(run, _)| *run).collect()
     }
 }
 

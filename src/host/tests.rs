@@ -57,6 +57,7 @@ impl Bench {
             nofile: None,
             oom_score_adj: None,
             default_dir: "/".into(),
+            pipes: None,
             deposits: false,
             trust,
         };
@@ -607,7 +608,7 @@ async fn a_peer_is_known_by_the_kernel() {
 /// broken first, and its holder does not answer.
 /// Nothing is kept for another uphold.
 fn unkept() -> Slots {
-    Slots::open(None, 0).unwrap()
+    Slots::none()
 }
 
 fn hanging(path: &Path) -> std::fs::File {

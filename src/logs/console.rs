@@ -3,7 +3,8 @@
 //! Who reads them is not ours, and may stop: each of the two has a thread of its own, started with the first
 //! line, and a short queue. While the queue is full the services that write there wait, as they would if the
 //! stream were theirs; the log files of others go on. Nothing that happens to the stream ends uphold: what it
-//! refuses is counted and said. What is in the queue when uphold is killed is lost.
+//! refuses is counted and said. What is in the queue when uphold is killed is lost; the end of an image waits for it
+//! (`Gate`).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use memchr::memrchr;
 use tokio::sync::{mpsc, oneshot};
 
+use super::journal::Gate;
 use super::loss::{Loss, Notices};
 use crate::unit::Name;
 
@@ -42,18 +44,40 @@ pub(super) struct Console {
     place: &'static str,
     notices: Notices,
     queue: Option<mpsc::Sender<Order>>,
+    gate: Option<&'static dyn Gate>,
 }
 
 impl Console {
-    pub(super) fn new(fd: OwnedFd, place: &'static str, notices: Notices) -> Console {
-        Console { fd: Some(fd), place, notices, queue: None }
+    pub(super) fn new(
+        fd: OwnedFd,
+        place: &'static str,
+        notices: Notices,
+        gate: Option<&'static dyn Gate>,
+    ) -> Console {
+        Console { fd: Some(fd), place, notices, queue: None, gate }
+    }
+
+    /// A batch is about to be queued.
+    pub(super) fn enter(&self) {
+        if let Some(gate) = self.gate {
+            gate.enter();
+        }
+    }
+
+    /// Queues it. `false`: it is lost.
+    pub(super) fn send(&mut self, order: Order) -> bool {
+        let sent = self.queue().is_some_and(|queue| queue.try_send(order).is_ok());
+        if let Some(gate) = self.gate.filter(|_| !sent) {
+            gate.leave();
+        }
+        sent
     }
 
     /// The queue; `None` where no thread could be started.
     pub(super) fn queue(&mut self) -> Option<&mpsc::Sender<Order>> {
         if let Some(fd) = self.fd.take() {
             let (queue, orders) = mpsc::channel(QUEUE);
-            let stream = Stream::new(File::from(fd), self.place, self.notices.clone());
+            let stream = Stream::new(File::from(fd), self.place, self.notices.clone(), self.gate);
             match thread::Builder::new().name("log-inherit".to_owned()).spawn(move || stream.run(orders)) {
                 Ok(_) => self.queue = Some(queue),
                 Err(error) => tracing::error!("cannot start the thread that writes {}: {error}", self.place),
@@ -75,17 +99,23 @@ struct Stream {
     loss: Option<Loss>,
     /// The last write ended within a line.
     torn: bool,
+    gate: Option<&'static dyn Gate>,
 }
 
 impl Stream {
-    fn new(file: File, place: &'static str, notices: Notices) -> Stream {
-        Stream { file, place, notices, loss: None, torn: false }
+    fn new(file: File, place: &'static str, notices: Notices, gate: Option<&'static dyn Gate>) -> Stream {
+        Stream { file, place, notices, loss: None, torn: false, gate }
     }
 
     fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         while let Some(order) = orders.blocking_recv() {
             match order {
-                Order::Write { owner, batch, lead } => self.write(&owner, &batch, lead, Instant::now()),
+                Order::Write { owner, batch, lead } => {
+                    self.write(&owner, &batch, lead, Instant::now());
+                    if let Some(gate) = self.gate {
+                        gate.leave();
+                    }
+                }
                 // Who asked may have stopped waiting.
                 Order::Flush(done) => drop(done.send(())),
             }

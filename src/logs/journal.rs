@@ -9,6 +9,8 @@
 //! 0 phase | 1 which place counts | 2 form | 8 bytes read | 16, 64 places | 128 intent | 8192 the bytes
 //! ```
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -40,11 +42,39 @@ pub trait Region: Send {
 
 /// What outlives uphold, so that a successor goes on where it was killed.
 pub struct Lasting {
-    /// Where FIFOs are, and beside each what it has said of a line that is not at its end.
-    pub dir: PathBuf,
+    /// Where FIFOs are, and beside each what it has said of a line that is not at its end; `None`: nothing is
+    /// writable.
+    pub dir: Option<PathBuf>,
     /// For the batch in flight.
     pub region: Box<dyn Region>,
+    /// The same of pipes that have no name, which is in memory; `None`: it outlives nothing.
+    pub memory: Option<Memory>,
+    /// For what is on its way to a console; `None`: it may be lost with an image.
+    pub gate: Option<&'static dyn Gate>,
 }
+
+/// Keeps an image of uphold from ending while something is in hand that would be gone with it.
+pub trait Gate: Sync {
+    /// Something is about to be taken in hand: waits while the image is ending.
+    fn enter(&self);
+    /// It is where it belongs.
+    fn leave(&self);
+}
+
+/// Files in memory, which an image of uphold hands on to the next.
+pub struct Memory {
+    /// What the image before had of lines that were not at their ends: all files whose names begin with
+    /// [`NAMELESS`].
+    pub handed_on: HashMap<String, File>,
+    /// Makes one of this name.
+    pub make: Make,
+}
+
+/// Makes a file in memory of this name.
+pub type Make = fn(&str) -> io::Result<File>;
+
+/// What stands in the notes for the name of a pipe that has none begins so, and no FIFO's name does.
+pub const NAMELESS: &str = ":";
 
 /// Memory that outlives nothing.
 struct Plain(Vec<u8>);
@@ -107,7 +137,7 @@ pub(super) struct Intent<'a> {
     pub(super) console: u64,
     /// The log file.
     pub(super) path: &'a [u8],
-    /// The name of the FIFO, if it has one.
+    /// The name of the FIFO, or what stands for it.
     pub(super) fifo: &'a [u8],
     pub(super) owner: &'a [u8],
     /// Before each line.

@@ -1,7 +1,8 @@
 //! The pump killed at every point where it touches its notes. What a kill leaves is what was done up to
 //! there: the notes, the files, and what still waits in the pipe.
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,7 +17,7 @@ use tokio::runtime::Runtime;
 use super::journal::{Journal, Phase};
 use super::lines::MARKER;
 use super::pump::{Pump, Turn};
-use super::unfinished::Unfinished;
+use super::unfinished::{Place, Unfinished};
 use super::*;
 use crate::unit::Output;
 
@@ -73,8 +74,10 @@ struct World {
     lives: usize,
     /// A pump that is not killed ends in good order.
     ends_in_order: bool,
+    /// Its pipe is no FIFO, and no directory is writable.
+    nameless: bool,
     /// Who holds the FIFO open.
-    _writer: fs::File,
+    _writer: File,
 }
 
 thread_local! {
@@ -85,6 +88,23 @@ thread_local! {
         assert!(made.success());
         dir
     };
+}
+
+thread_local! {
+    /// Files in memory, as far as the pump cares.
+    static MADE: RefCell<HashMap<String, File>> = RefCell::default();
+}
+
+fn make(name: &str) -> io::Result<File> {
+    let file = tempfile::tempfile()?;
+    MADE.with_borrow_mut(|made| made.insert(name.to_owned(), file.try_clone().unwrap()));
+    Ok(file)
+}
+
+fn handed_on() -> HashMap<String, File> {
+    MADE.with_borrow(|made| {
+        made.iter().map(|(name, file)| (name.clone(), file.try_clone().unwrap())).collect()
+    })
 }
 
 fn bare() -> unit::Logs {
@@ -107,7 +127,8 @@ impl World {
             logs,
             lives: 0,
             ends_in_order: false,
-            _writer: fs::File::options().read(true).write(true).open(fifo).unwrap(),
+            nameless: false,
+            _writer: File::options().read(true).write(true).open(fifo).unwrap(),
         }
     }
 
@@ -146,14 +167,22 @@ impl World {
             let (notices, _heard) = mpsc::unbounded_channel();
             let (own, _reader) = UnixStream::pair().unwrap();
             let consoles = [own.try_clone().unwrap(), own]
-                .map(|own| Console::new(own.into(), "uphold's own stdout", notices.clone()));
-            let lasting = Lasting { dir: self.dir.path().to_owned(), region: self.notes(left) };
+                .map(|own| Console::new(own.into(), "uphold's own stdout", notices.clone(), None));
+            let (dir, memory) = match self.nameless {
+                true => (None, Some(Memory { handed_on: handed_on(), make })),
+                false => (Some(self.dir.path().to_owned()), None),
+            };
+            let lasting = Lasting { dir, region: self.notes(left), memory, gate: None };
             let mut pump = Pump::new(Arc::new(settings), shared, notices, consoles, Some(lasting));
             pump.recover();
             let pipe = self.ours.try_clone().unwrap().into();
             let (instance, logs) = (Name::new("web").unwrap(), self.logs.clone());
-            let begins = if self.lives > 0 { Begins::AfterAGap } else { Begins::Anew };
-            let path = Some(self.fifo());
+            let begins = match self.lives {
+                0 => Begins::Anew,
+                _ if self.nameless => Begins::Seamlessly,
+                _ => Begins::AfterAGap,
+            };
+            let path = (!self.nameless).then(|| self.fifo());
             let source = Source { instance, run: Run(1), stderr: false, pipe, path, logs, begins };
             if let Some((id, _)) = pump.open(source) {
                 while matches!(pump.turn(id), Turn::Read) {}
@@ -185,7 +214,7 @@ impl World {
     fn tear(&mut self, bytes: u64) {
         let flight = Journal::new(Some(self.notes(usize::MAX)), 0).flight();
         let Some(flight) = flight.filter(|flight| flight.phase == Phase::Carrying) else { return };
-        let (kept, _) = Unfinished::resume(Some(self.dir.path().join("web.1.out.part")));
+        let (kept, _) = Unfinished::resume(Place::Path(self.dir.path().join("web.1.out.part")));
         let Some(place) = flight.place else { return };
         let written = rotate::find(&self.log(), place.id);
         // What came after the write tells that all of it was done.
@@ -193,7 +222,7 @@ impl World {
         {
             return;
         }
-        let file = fs::File::options().write(true).open(self.log()).unwrap();
+        let file = File::options().write(true).open(self.log()).unwrap();
         let (length, size) = (file.metadata().unwrap().len(), place.size.unwrap());
         file.set_len(length.saturating_sub(bytes).max(size)).unwrap();
     }
@@ -357,6 +386,24 @@ fn a_line_whose_beginning_could_not_be_kept_is_marked_and_the_others_are_whole()
             ),
             "killed at {left}: {said}"
         );
+    }
+}
+
+#[test]
+fn of_a_pipe_without_a_name_every_line_is_there_once_too() {
+    for left in 1..120 {
+        MADE.take();
+        let mut world = World::new(bare());
+        world.nameless = true;
+        for (chunk, left) in CHUNKS.iter().zip([0, left, 0]) {
+            world.write(chunk);
+            world.live(left);
+        }
+        world.close();
+        world.live(left);
+        world.live(0);
+        let said = world.said(&world.log());
+        assert_eq!(said.as_bytes(), [CHUNKS.concat(), b"\n".to_vec()].concat(), "killed at {left}");
     }
 }
 

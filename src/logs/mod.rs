@@ -13,9 +13,13 @@
 //! - what stands in a FIFO whose last writer dies while no uphold runs, unless a service manager holds its
 //!   reading end; the log says so:
 //!   `uphold: run 3 ended while no uphold ran: what it had written and nobody had read is lost`;
-//! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time;
+//! - what is queued for a console (`inherit`), at most 16 batches of what was read at a time; an upgrade or a crash
+//!   waits half a second for that;
 //! - the count of the lines that a full disk has refused until then;
-//! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it.
+//! - zeroes, if a batch of nothing else was in flight, and as many bytes came behind it; or the pipe has no name.
+//!
+//! Where no directory is writable, all that is in memory, and a pipe has no name: it passes over to the next image
+//! in an upgrade or a crash, and is gone after a kill.
 //!
 //! Who reads a log may have a position with each line (`position`): device, inode and offset of what stands
 //! behind it, for each stream, and a sum of that line, so that an inode that has become another file's is not
@@ -64,7 +68,7 @@ use kept::Kept;
 use read::Reader;
 use wait::Command;
 
-pub use journal::{Lasting, REGION, Region};
+pub use journal::{Gate, Lasting, Make, Memory, NAMELESS, REGION, Region};
 
 pub use position::Position;
 
@@ -236,9 +240,10 @@ impl Logs {
     ) -> io::Result<Logs> {
         let (settings, shared) = (Arc::new(settings), Arc::new(Shared::default()));
         let (commands, orders) = mpsc::unbounded_channel();
+        let gate = lasting.as_ref().and_then(|lasting| lasting.gate);
         let consoles = [
-            Console::new(stdout, "uphold's own stdout", notices.clone()),
-            Console::new(stderr, "uphold's own stderr", notices.clone()),
+            Console::new(stdout, "uphold's own stdout", notices.clone(), gate),
+            Console::new(stderr, "uphold's own stderr", notices.clone(), gate),
         ];
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands };

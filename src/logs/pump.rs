@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,14 +21,14 @@ use tokio::sync::mpsc;
 
 use super::console::{Console, Order};
 use super::file::{LogFile, Writer};
-use super::journal::{Intent, Journal, TURN};
+use super::journal::{Intent, Journal, Memory, NAMELESS, TURN};
 use super::lines::{Ending, Splitter};
 use super::loss::{Notices, say, unread};
 use super::rotate::Limits;
 use super::sink::Sink;
 use super::stamp::Stamper;
 use super::target::Target;
-use super::unfinished::Unfinished;
+use super::unfinished::{Place, Unfinished};
 use super::{Begins, Lasting, Settings, Shared, Source};
 use crate::engine::Run;
 use crate::unit::{self, Name};
@@ -47,6 +47,8 @@ struct Stream {
     stderr: bool,
     pipe: Rc<AsyncFd<File>>,
     path: Option<PathBuf>,
+    /// The name of the FIFO, or what stands for it.
+    fifo: OsString,
     logs: unit::Logs,
     splitter: Splitter,
     unfinished: Unfinished,
@@ -80,6 +82,7 @@ pub(super) struct Pump {
     stamper: Stamper,
     /// Where FIFOs are, if something is to outlive this pump.
     pub(super) dir: Option<PathBuf>,
+    pub(super) memory: Option<Memory>,
     pub(super) journal: Journal,
     /// What stands before each line of the batch in flight.
     lead: Vec<u8>,
@@ -99,7 +102,10 @@ impl Pump {
         consoles: [Console; 2],
         lasting: Option<Lasting>,
     ) -> Pump {
-        let (dir, region) = lasting.map(|lasting| (lasting.dir, lasting.region)).unzip();
+        let (dir, region, memory) = match lasting {
+            Some(Lasting { dir, region, memory, gate: _ }) => (dir, Some(region), memory),
+            None => (None, None, None),
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Pump {
             settings,
@@ -111,6 +117,7 @@ impl Pump {
             consoles,
             stamper: Stamper::new(),
             dir,
+            memory,
             journal: Journal::new(region, u64::try_from(now.as_nanos()).unwrap_or(0)),
             lead: Vec::new(),
             batch: Vec::new(),
@@ -133,7 +140,11 @@ impl Pump {
             }
         };
         let sink = self.sink(&instance, &logs, stderr);
-        let kept = path.as_deref().and_then(Path::file_name).and_then(|fifo| self.kept_beside(fifo));
+        let fifo = match path.as_deref().and_then(Path::file_name) {
+            Some(fifo) => fifo.to_owned(),
+            None => format!("{NAMELESS}{run}.{}", if stderr { "err" } else { "out" }).into(),
+        };
+        let kept = self.kept_beside(&fifo);
         let (unfinished, line) =
             if resumed { Unfinished::resume(kept) } else { (Unfinished::new(kept), Vec::new()) };
         self.shared.kept.add(&instance, run, stderr, b"", 0, &line);
@@ -147,6 +158,7 @@ impl Pump {
             run,
             stderr,
             path,
+            fifo,
             logs,
             sink,
         };
@@ -155,11 +167,20 @@ impl Pump {
         Some((self.next, pipe))
     }
 
-    /// Where an unfinished line is kept beside this FIFO.
-    pub(super) fn kept_beside(&self, fifo: &OsStr) -> Option<PathBuf> {
-        let mut name = fifo.to_owned();
-        name.push(PART);
-        Some(self.dir.as_ref()?.join(name))
+    /// Where an unfinished line is kept beside this FIFO, or what stands for it. What a predecessor has handed on
+    /// is given away.
+    pub(super) fn kept_beside(&mut self, fifo: &OsStr) -> Place {
+        match (fifo.to_str().filter(|name| name.starts_with(NAMELESS)), &mut self.memory, &self.dir) {
+            (Some(name), Some(Memory { handed_on, make }), _) => {
+                Place::Memory { name: name.to_owned(), handed_on: handed_on.remove(name), make: *make }
+            }
+            (None, _, Some(dir)) => {
+                let mut name = fifo.to_owned();
+                name.push(PART);
+                Place::Path(dir.join(name))
+            }
+            (Some(_), None, _) | (None, _, None) => Place::Nowhere,
+        }
     }
 
     /// A log file, which is closed by `release` when nobody writes there.
@@ -268,7 +289,6 @@ impl Pump {
             }
             Sink::Null => return,
         };
-        let fifo = stream.path.as_deref().and_then(Path::file_name).unwrap_or_default();
         let Limits { max_size, keep } = limits(&stream.logs);
         self.journal.begin(Intent {
             seq: 0,
@@ -282,7 +302,7 @@ impl Pump {
             keep: keep.into(),
             console: console as u64,
             path,
-            fifo: fifo.as_bytes(),
+            fifo: stream.fifo.as_bytes(),
             owner: stream.instance.as_str().as_bytes(),
             lead: &self.lead,
         });

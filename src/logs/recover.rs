@@ -19,7 +19,7 @@ use super::loss::{say, unread};
 use super::pump::{PART, Pump, remove_fifo};
 use super::rotate::Limits;
 use super::sink::Sink;
-use super::unfinished::Unfinished;
+use super::unfinished::{Place, Unfinished};
 use crate::unit::Name;
 
 /// Stands for what was read of a line and could not be kept.
@@ -58,31 +58,35 @@ impl Pump {
             }
             Phase::Carrying => usize::try_from(flight.taken).ok().filter(|taken| *taken <= TURN)?,
         };
-        let (mut unfinished, line) = Unfinished::resume(fifo.and_then(|fifo| self.kept_beside(fifo)));
-        if unfinished.seq() == intent.seq {
-            return Some(());
+        let place = fifo.map(|fifo| self.kept_beside(fifo)).unwrap_or_default();
+        let (mut unfinished, line) = Unfinished::resume(place);
+        if unfinished.seq() != intent.seq {
+            let line = if line.len() == held { line } else { vec![UNKNOWN; held] };
+            let mut splitter = Splitter::new(line, intent.max_line);
+            self.batch.clear();
+            splitter.batch(self.journal.bytes(count), ending, intent.run, intent.lead, &mut self.batch);
+            let sink = match intent.path {
+                [] => Sink::Console(usize::try_from(intent.console).ok().filter(|which| *which < 2)?),
+                path => Sink::File(self.file(PathBuf::from(OsStr::from_bytes(path)))),
+            };
+            if ending == Ending::Unread {
+                say(&self.notices, &owner, "LogUnread", true, unread(intent.run));
+            }
+            let limits =
+                Limits { max_size: intent.max_size, keep: u32::try_from(intent.keep).unwrap_or(u32::MAX) };
+            let writer = Writer { owner: &owner, lead: intent.lead, limits, now: Instant::now() };
+            let (journal, consoles) = (&mut self.journal, &mut self.consoles);
+            sink.deliver(&self.batch, flight.place, writer, journal, consoles, &self.notices);
+            if let Some(path) = fifo.and_then(|fifo| Some(self.dir.as_ref()?.join(fifo)))
+                && matches!(ending, Ending::Whole | Ending::Unread)
+            {
+                remove_fifo(&path);
+            }
+            unfinished.keep(splitter.unfinished(), intent.seq, self.batch.is_empty());
         }
-        let line = if line.len() == held { line } else { vec![UNKNOWN; held] };
-        let mut splitter = Splitter::new(line, intent.max_line);
-        self.batch.clear();
-        splitter.batch(self.journal.bytes(count), ending, intent.run, intent.lead, &mut self.batch);
-        let sink = match intent.path {
-            [] => Sink::Console(usize::try_from(intent.console).ok().filter(|which| *which < 2)?),
-            path => Sink::File(self.file(PathBuf::from(OsStr::from_bytes(path)))),
-        };
-        if ending == Ending::Unread {
-            say(&self.notices, &owner, "LogUnread", true, unread(intent.run));
+        if let (Some((name, file)), Some(memory)) = (unfinished.into_memory(), &mut self.memory) {
+            memory.handed_on.insert(name, file);
         }
-        let limits =
-            Limits { max_size: intent.max_size, keep: u32::try_from(intent.keep).unwrap_or(u32::MAX) };
-        let writer = Writer { owner: &owner, lead: intent.lead, limits, now: Instant::now() };
-        sink.deliver(&self.batch, flight.place, writer, &mut self.journal, &mut self.consoles, &self.notices);
-        if let Some(path) = fifo.and_then(|fifo| Some(self.dir.as_ref()?.join(fifo)))
-            && matches!(ending, Ending::Whole | Ending::Unread)
-        {
-            remove_fifo(&path);
-        }
-        unfinished.keep(splitter.unfinished(), intent.seq, self.batch.is_empty());
         Some(())
     }
 
@@ -116,7 +120,7 @@ impl Pump {
         for path in entries.flatten().map(|entry| entry.path()) {
             let fifo = path.to_str().and_then(|path| path.strip_suffix(PART)).map(Path::new);
             if fifo.is_some_and(|fifo| matches!(fifo.try_exists(), Ok(false))) {
-                Unfinished::new(Some(path));
+                Unfinished::new(Place::Path(path));
             }
         }
     }

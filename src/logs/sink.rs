@@ -37,6 +37,8 @@ impl Sink {
             Sink::Console(_) if place.is_some() => {}
             Sink::Console(which) => {
                 let Writer { owner, lead, .. } = writer;
+                let console = &mut consoles[*which];
+                console.enter();
                 journal.put(Place {
                     done: batch.len() as u64,
                     length: 0,
@@ -45,8 +47,7 @@ impl Sink {
                     torn: false,
                 });
                 let order = Order::Write { owner: owner.clone(), batch: batch.to_vec(), lead: lead.len() };
-                let sent = consoles[*which].queue().map(|queue| queue.try_send(order));
-                if !matches!(sent, Some(Ok(()))) {
+                if !console.send(order) {
                     let message = format!("cannot pass on output of {owner}: uphold's own stream is stuck");
                     say(notices, owner, "LogWriteFailed", true, message);
                 }

@@ -1,4 +1,5 @@
-//! What a stream has said of a line that is not at its end, kept in a file beside its FIFO for a successor.
+//! What a stream has said of a line that is not at its end, kept in a file beside its FIFO for a successor; of a
+//! pipe without a name in one in memory.
 //!
 //! ```text
 //! 0 form | 8 batch | 16 half | 24 length | 32 a short line | 4096 a long one | 4096 + 16 MiB, or here
@@ -12,6 +13,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
+use super::journal::Make;
 use super::lines::MOST;
 
 const PAGE: usize = 4096;
@@ -20,11 +22,48 @@ const HEAD: usize = 32;
 const SHORT: usize = PAGE - HEAD;
 const FORM: u64 = 1;
 
+/// Where it is kept.
+#[derive(Debug, Default)]
+pub(super) enum Place {
+    /// Nothing is kept.
+    #[default]
+    Nowhere,
+    Path(PathBuf),
+    Memory {
+        name: String,
+        handed_on: Option<File>,
+        make: Make,
+    },
+}
+
+impl Place {
+    /// Of a successor: the file, if there is one.
+    fn find(&mut self) -> Option<File> {
+        match self {
+            Place::Nowhere => None,
+            Place::Path(path) => OpenOptions::new().read(true).write(true).open(path).ok(),
+            Place::Memory { handed_on, .. } => handed_on.take(),
+        }
+    }
+
+    /// Makes the file; `None`: nothing is kept.
+    fn make(&self) -> io::Result<Option<File>> {
+        match self {
+            Place::Nowhere => Ok(None),
+            Place::Path(path) => {
+                let mut options = OpenOptions::new();
+                let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
+                options.open(path).map(Some)
+            }
+            Place::Memory { name, make, .. } => make(name).map(Some),
+        }
+    }
+}
+
 /// The file of one stream, made when there first is something to keep.
 #[derive(Debug, Default)]
 pub(super) struct Unfinished {
-    /// `None`: nothing is kept.
-    path: Option<PathBuf>,
+    place: Place,
     file: Option<File>,
     /// Where the line stands: 0 in the first page, else in one of the halves.
     half: u64,
@@ -37,15 +76,15 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Of a new stream: what there is, is another one's.
-    pub(super) fn new(path: Option<PathBuf>) -> Unfinished {
-        let unfinished = Unfinished { path, ..Unfinished::default() };
+    pub(super) fn new(place: Place) -> Unfinished {
+        let unfinished = Unfinished { place, ..Unfinished::default() };
         unfinished.delete();
         unfinished
     }
 
     /// Of a stream that a predecessor has read, and what it had of a line.
-    pub(super) fn resume(path: Option<PathBuf>) -> (Unfinished, Vec<u8>) {
-        let mut unfinished = Unfinished { path, ..Unfinished::default() };
+    pub(super) fn resume(place: Place) -> (Unfinished, Vec<u8>) {
+        let mut unfinished = Unfinished { place, ..Unfinished::default() };
         let line = unfinished.read().unwrap_or_default();
         (unfinished, line)
     }
@@ -56,8 +95,7 @@ impl Unfinished {
     }
 
     fn read(&mut self) -> Option<Vec<u8>> {
-        let path = self.path.as_ref()?;
-        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        let file = self.place.find()?;
         let mut head = [0; HEAD];
         file.read_exact_at(&mut head, 0).ok()?;
         let (numbers, _) = head.as_chunks();
@@ -75,31 +113,29 @@ impl Unfinished {
     /// This is left after that batch; `grown`: what was kept is its beginning. Where it cannot be kept it is
     /// in memory only, which is said.
     pub(super) fn keep(&mut self, line: &[u8], seq: u64, grown: bool) {
-        if self.path.is_none() || line.is_empty() && self.length == 0 {
+        if matches!(self.place, Place::Nowhere) || line.is_empty() && self.length == 0 {
             return;
         }
         let outcome = self.write(line, seq, grown);
         if let Err(error) = &outcome {
             self.delete();
             (self.file, self.length, self.half) = (None, 0, 0);
-            if let Some(path) = self.path.as_ref().filter(|_| !self.failed) {
-                let path = path.display();
-                tracing::warn!("cannot write {path}: {error}; should uphold be killed, half a line is lost");
+            let shown = match &self.place {
+                Place::Path(path) => path.display().to_string(),
+                Place::Memory { .. } | Place::Nowhere => "a file in memory".to_owned(),
+            };
+            if !self.failed {
+                tracing::warn!("cannot write {shown}: {error}; should uphold be killed, half a line is lost");
             }
         }
         self.failed = outcome.is_err();
     }
 
     fn write(&mut self, line: &[u8], seq: u64, grown: bool) -> io::Result<()> {
-        let file = match (&self.file, &self.path) {
-            (Some(file), _) => file,
-            (None, Some(path)) => {
-                let mut options = OpenOptions::new();
-                let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
-                self.file.insert(options.open(path)?)
-            }
-            (None, None) => return Ok(()),
-        };
+        if self.file.is_none() {
+            self.file = self.place.make()?;
+        }
+        let Some(file) = &self.file else { return Ok(()) };
         let (half, old) = match line.len() {
             ..=SHORT => (0, 0),
             _ if grown && self.half > 0 => (self.half, self.length),
@@ -123,9 +159,17 @@ impl Unfinished {
         Ok(())
     }
 
+    /// What was kept, for who goes on with the stream; only of what is in memory.
+    pub(super) fn into_memory(self) -> Option<(String, File)> {
+        match self.place {
+            Place::Memory { name, .. } => Some((name, self.file?)),
+            Place::Path(_) | Place::Nowhere => None,
+        }
+    }
+
     /// The stream is at its end.
     pub(super) fn delete(&self) {
-        if let Some(path) = &self.path
+        if let Place::Path(path) = &self.place
             && let Err(error) = fs::remove_file(path)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -148,8 +192,8 @@ mod tests {
     #[test]
     fn what_was_kept_last_is_found_however_long_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let path = Some(dir.path().join("web.1.out.part"));
-        let mut unfinished = Unfinished::new(path.clone());
+        let path = || Place::Path(dir.path().join("web.1.out.part"));
+        let mut unfinished = Unfinished::new(path());
         let mut line = Vec::new();
         let lengths = [0, 5, SHORT, SHORT + 1, SHORT + 9, 70_000, 6_000, 5, 9_000, 12_000, 0, 8];
         for (seq, length) in (7..).zip(lengths) {
@@ -159,7 +203,7 @@ mod tests {
             }
             line.resize(length, b'a' + seq as u8);
             unfinished.keep(&line, seq, grown);
-            let (found, kept) = Unfinished::resume(path.clone());
+            let (found, kept) = Unfinished::resume(path());
             assert!(kept == line, "{length}");
             assert!(length == 0 || found.seq() == seq);
             if length % 2 == 0 {
@@ -173,10 +217,10 @@ mod tests {
     #[test]
     fn what_another_stream_of_that_name_has_left_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let path = Some(dir.path().join("web.1.out.part"));
-        Unfinished::new(path.clone()).keep(b"old", 1, false);
-        assert_eq!(Unfinished::resume(path.clone()).1, b"old");
-        Unfinished::new(path.clone());
-        assert_eq!(Unfinished::resume(path).1, b"");
+        let path = || Place::Path(dir.path().join("web.1.out.part"));
+        Unfinished::new(path()).keep(b"old", 1, false);
+        assert_eq!(Unfinished::resume(path()).1, b"old");
+        Unfinished::new(path());
+        assert_eq!(Unfinished::resume(path()).1, b"");
     }
 }

@@ -84,7 +84,7 @@ fn look_up(sources: &Sources, dirs: &[Dir], set: &mut Set, problems: &mut Vec<Pr
     let mut looked = BTreeSet::new();
     loop {
         let named = |name: &Name| !set.units.contains_key(name) && !set.broken.contains(name);
-        let units = set.units.values().map(|loaded| &loaded.unit);
+        let units = set.units.values().chain(set.wrong.values()).map(|loaded| &loaded.unit);
         let others = units.flat_map(|unit| unit.requires.iter().chain(&unit.wants).chain(&unit.after));
         let mut names = BTreeSet::new();
         names.extend(others.filter(|name| named(name) && !looked.contains(*name)).cloned());

@@ -25,6 +25,8 @@ pub struct Config {
     pub shutdown_timeout: Option<Duration>,
     /// `main`
     pub main: Option<Name>,
+    /// What is wrong with it and does not keep it from being used.
+    pub warnings: Vec<Problem>,
     /// The whole file, with the place of each key.
     table: Option<Arc<Table>>,
 }
@@ -42,8 +44,16 @@ pub enum LogFormat {
 impl Config {
     /// The keys about uphold itself whose values are others in `new`, as `log.level`.
     pub fn changed(&self, new: &Config) -> Vec<&'static str> {
-        let Config { admin_groups, read_groups, log_level, log_format, shutdown_timeout, main, table: _ } =
-            self;
+        let Config {
+            admin_groups,
+            read_groups,
+            log_level,
+            log_format,
+            shutdown_timeout,
+            main,
+            warnings: _,
+            table: _,
+        } = self;
         let keys = [
             ("control.admin_groups", *admin_groups != new.admin_groups),
             ("control.read_groups", *read_groups != new.read_groups),
@@ -80,7 +90,7 @@ impl Config {
 }
 
 /// Reads the daemon config. A file that is not there is an empty one: whoever named it must look; and so is
-/// the device /dev/null. Warnings are only among the problems of a config that has errors too.
+/// the device /dev/null.
 pub fn config(path: &Path, trust: &Trust) -> Result<Config, Vec<Problem>> {
     let missing =
         std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
@@ -90,7 +100,10 @@ pub fn config(path: &Path, trust: &Trust) -> Result<Config, Vec<Problem>> {
     let mut problems = Vec::new();
     let config = read(path, trust, &mut problems);
     let broken = problems.iter().any(|problem| problem.severity == Severity::Error);
-    config.filter(|_| !broken).ok_or(problems)
+    match config.filter(|_| !broken) {
+        Some(config) => Ok(Config { warnings: problems, ..config }),
+        None => Err(problems),
+    }
 }
 
 fn read(path: &Path, trust: &Trust, problems: &mut Vec<Problem>) -> Option<Config> {

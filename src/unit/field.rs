@@ -14,8 +14,8 @@ pub(super) struct Context<'a> {
     pub name: &'a Name,
     /// For `{env:NAME}`.
     pub environment: &'a BTreeMap<String, String>,
-    /// These are the daemon config's defaults alone: what a whole unit must have may be missing, and
-    /// placeholders cannot be replaced yet.
+    /// This is not a whole unit, as the daemon config's defaults alone, or what can be read of one: what a
+    /// unit must have may be missing, and placeholders are not replaced.
     pub partial: bool,
     /// What was wrong up to now.
     pub problems: Vec<Problem>,

@@ -113,6 +113,16 @@ fn one_name(
     let Some(stem) = file.strip_suffix(".toml") else { return };
     match Name::new(stem) {
         Ok(name) => {
+            let clash = match name.as_str() {
+                "all" => Some("stands for every unit on a command line of `uphold ctl`"),
+                "uphold" => Some("is uphold itself in `uphold ctl events`"),
+                _ => None,
+            };
+            if let Some(clash) = clash {
+                let message = format!("`{name}` {clash}: this unit alone cannot be named there");
+                let help = Some("rename the file".to_owned());
+                problems.push(Problem::file(path, Some(&name), message, help).warning());
+            }
             names.insert(name);
         }
         // An editor's lock or copy must not keep a whole set from being loaded.

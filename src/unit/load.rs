@@ -32,6 +32,9 @@ pub struct Sources {
     pub trust: Trust,
     /// uphold's own environment, for `{env:NAME}`.
     pub environment: BTreeMap<String, String>,
+    /// The daemon config could not be read: what its defaults would give to units is not known, and no unit
+    /// is blamed for the want of it.
+    pub partial: bool,
 }
 
 /// What a load found.
@@ -41,6 +44,8 @@ pub struct Set {
     pub units: BTreeMap<Name, Arc<Loaded>>,
     /// Names of units whose files are wrong.
     pub broken: Vec<Name>,
+    /// What could be read of these: for what else is wrong with them, and never to be run.
+    pub wrong: BTreeMap<Name, Arc<Loaded>>,
 }
 
 /// One unit with where its values came from.
@@ -127,6 +132,13 @@ impl Loaded {
 }
 
 impl Set {
+    /// The set as if nothing were wrong with what could be read: for `check`, which says all.
+    pub fn with_wrong(&self) -> Set {
+        let mut all = self.clone();
+        all.units.extend(std::mem::take(&mut all.wrong));
+        all
+    }
+
     /// The unit whose name is nearest to one that no unit has, if it is near: `web.service` means `web`.
     pub fn nearest(&self, missing: &Name) -> Option<&Name> {
         let bare = [".service", ".toml"].iter().find_map(|end| Name::new(missing.strip_suffix(end)?).ok());
@@ -169,6 +181,7 @@ pub(super) fn cannot_look(name: Name, unseen: Unseen, set: &mut Set, problems: &
     let Unseen { path, error } = unseen;
     problems.push(Problem::file(path, Some(&name), format!("cannot look at it: {error}"), None));
     set.units.remove(&name);
+    set.wrong.remove(&name);
     set.broken.push(name);
 }
 
@@ -184,12 +197,15 @@ pub(super) fn one(
     let before = problems.len();
     let loaded = loaded(sources, &name, &files, dirs, problems);
     let broken = problems[before..].iter().any(|problem| problem.severity == Severity::Error);
-    match loaded.filter(|_| !broken) {
-        Some(loaded) => {
-            set.units.insert(name, Arc::new(loaded));
+    match loaded.map(Arc::new) {
+        Some(loaded) if !broken => {
+            set.wrong.remove(&name);
+            set.units.insert(name, loaded);
         }
-        None => {
+        loaded => {
             set.units.remove(&name);
+            set.wrong.remove(&name);
+            set.wrong.extend(loaded.map(|loaded| (name.clone(), loaded)));
             if !set.broken.contains(&name) {
                 set.broken.push(name);
             }
@@ -217,8 +233,9 @@ fn loaded(
         let trust = files::trust_in(&sources.trust, files::dir_of(path, dirs));
         read.push(text(path, index + 1, &trust, name, problems));
     }
-    // One file that cannot be read leaves nothing to say of the whole.
-    let read: Vec<(Arc<Source>, Table)> = read.into_iter().collect::<Option<_>>()?;
+    // Of a whole of which one file cannot be read, the rest is judged for itself.
+    let read: Vec<(Arc<Source>, Table)> = read.into_iter().flatten().collect();
+    let partial = sources.partial || read.len() < paths.len();
     let mut merged = sources.config.defaults().cloned().unwrap_or_default();
     for (_, table) in &read {
         merged.merge(table);
@@ -226,7 +243,7 @@ fn loaded(
     let (first, _) = read.first()?;
     let top = At { source: first.clone(), span: 0..1 };
     let main = sources.main.as_ref().or(sources.config.main.as_ref()) == Some(name);
-    let mut cx = Context { name, environment: &sources.environment, partial: false, problems: Vec::new() };
+    let mut cx = Context { name, environment: &sources.environment, partial, problems: Vec::new() };
     let unit = parse::unit(&mut cx, &merged, &top, main);
     problems.append(&mut cx.problems);
     let fingerprint =

@@ -298,9 +298,13 @@ fn host_name(field: &Field<'_>, cx: &mut Context<'_>) -> Option<String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '@' | '[' | ']');
     let colons = bare.matches(':').count();
-    if bare.is_empty() || bare.contains(odd) || colons == 1 {
+    if bare.is_empty() || bare.contains(odd) || !bare.is_ascii() || colons == 1 {
         let message = format!("`{}` must be a host name or an address, not \"{host}\"", field.path);
-        let help = (colons == 1).then(|| "give the port as `port`".to_owned());
+        let help = match (colons, bare.is_ascii()) {
+            (1, _) => Some("give the port as `port`".to_owned()),
+            (_, false) => Some("write its ASCII form, which begins with xn--".to_owned()),
+            (_, true) => None,
+        };
         field.error(cx, message, help);
         return None;
     }

@@ -21,16 +21,17 @@ impl Trust {
     /// `Err` with the reason if somebody else can write the file or its directory. A symlink is judged by
     /// the directory it stands in and by that of its target: who can write either decides what is read.
     pub fn judge(&self, file: &File, path: &Path) -> Result<(), String> {
-        self.judge_one(file, path)?;
+        let real = path.canonicalize().ok();
+        // The mode of a link says nothing: it is its target that is to be mended.
+        let target = real.as_deref().filter(|_| path.is_symlink());
+        self.judge_one(file, target.unwrap_or(path))?;
         let parent = |path: &Path| match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
             Some(parent) => parent.to_path_buf(),
             None => PathBuf::from("/"),
         };
         let mut parents = vec![parent(path)];
-        if let Ok(real) = path.canonicalize() {
-            parents.push(parent(&real));
-        }
+        parents.extend(real.as_deref().map(parent));
         for dir in parents {
             let opened =
                 File::open(&dir).map_err(|error| format!("cannot open {}: {error}", dir.display()))?;
@@ -118,6 +119,16 @@ mod tests {
         assert_eq!(trust.breach(&metadata).is_some(), metadata.uid() != 0);
         trust.owners = vec![metadata.uid()];
         assert_eq!(trust.judge(&file, &path), Ok(()));
+    }
+
+    #[test]
+    fn of_a_symlink_it_is_the_target_that_is_named() {
+        let (dir, trust) = trust();
+        let target = dir.path().canonicalize().unwrap().join("a");
+        let link = dir.path().join("link");
+        symlink(&target, &link).unwrap();
+        let reason = trust.judge(&file(&target, 0o646), &link).unwrap_err();
+        assert_eq!(reason, format!("{} can be written by everybody", target.display()));
     }
 
     #[test]

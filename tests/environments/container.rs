@@ -286,6 +286,46 @@ fn units_live_where_nothing_can_be_written() {
 }
 
 #[test]
+fn an_upgrade_and_a_crash_are_survived_where_nothing_can_be_written() {
+    let Some(podman) = podman() else { return };
+    for (name, further) in [("keeps", &[][..]), ("keeps-less", &["--user", "1000:1000", "--cap-drop", "all"])]
+    {
+        let plan = podman.dir.join(format!("{name}-plan"));
+        fs::create_dir(&plan).unwrap();
+        fs::set_permissions(&plan, fs::Permissions::from_mode(0o777)).unwrap();
+        let volume = format!("{}:/plan", plan.display());
+        let web = "command = [\"sh\", \"-c\", \"echo pid $$; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.005; done\"]\n";
+        let container = Container::new(podman, name).unit("web", web).option(further).option(&[
+            "--read-only",
+            "--read-only-tmpfs=false",
+            "--volume",
+            &volume,
+            "--env",
+            "UPHOLD_FAILPOINTS=/plan/fail",
+        ]);
+        let mut run = container.start(&["--units", "/etc/uphold/units"]);
+        run.until("line 10\n");
+        for (reason, signal) in [("Upgraded", "USR2"), ("Crashed", "HUP")] {
+            if reason == "Crashed" {
+                fs::write(plan.join("fail.made"), "recorded 1 panic\n").unwrap();
+                fs::rename(plan.join("fail.made"), plan.join("fail")).unwrap();
+            }
+            podman.done(&["kill", "--signal", signal, name]);
+            run.eventually(reason, |run| run.err().contains(&format!("reason=\"{reason}\"")));
+            let next = run.out().lines().count() + 10;
+            run.until(&format!("line {next}\n"));
+        }
+        podman.done(&["stop", "--time", "50", name]);
+        assert_eq!(run.exit(), Some(0), "{}", run.err());
+        let said = run.out();
+        let mut lines = said.lines();
+        assert!(lines.next().is_some_and(|line| line.starts_with("web | pid ")), "{said}");
+        let wrong = lines.zip(1..).find(|(line, number)| *line != format!("web | line {number}"));
+        assert_eq!(wrong, None, "{said}");
+    }
+}
+
+#[test]
 fn units_live_as_another_user() {
     a_life("user", &["--user", "1000:1000"], &["no cgroup of its own"]);
 }

@@ -73,3 +73,32 @@ fn a_masked_main_unit_is_warned_of_and_the_rest_runs() {
     uphold.until("web", "running");
     uphold.until_said("cannot run with --main db: it is masked");
 }
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_whatever_else_is() {
+    let uphold = Uphold::new()
+        .unit("web", "command = [\"true\"]\nnonsense = 1\nrequires = [\"nobody\"]\n")
+        .unit("app", "command = [\"true\"]\nrequires = [\"web\"]\n[liveness]\nperiod = 3\n");
+    let (code, out, err) = check(&uphold, &["--units", "units"]);
+    assert_eq!((code, out.as_str()), (Some(1), "3 errors, 0 warnings\n"), "{err}");
+    for said in ["`nonsense`", "requires `nobody`, and no unit has that name", "must specify a handler"] {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+    // Nothing that the config would say is missed in a unit where it cannot be read.
+    let config = uphold.path("uphold.toml");
+    fs::write(&config, "[log]\nlevel = \"loud\"\n[defaults.liveness]\ntcp.port = 80\n").unwrap();
+    let output = uphold.mode(&["run", "--config", &config.display().to_string()]).run();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{err}");
+    for said in ["uphold.toml:2:9: `log.level`", "`nonsense`", "requires `nobody`"] {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+    assert!(!err.contains("handler"), "{err}");
+}
+
+#[test]
+fn where_no_unit_is_right_it_is_not_said_that_there_is_none() {
+    let uphold = Uphold::new().unit("web", "nonsense = 1\n").mode(&["run", "--lenient"]).start();
+    uphold.until_said("no unit is left: none that there is can be loaded");
+    assert!(!uphold.stderr().contains("there are no units"), "{}", uphold.stderr());
+}

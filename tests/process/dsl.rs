@@ -27,6 +27,8 @@ pub struct Uphold {
     arguments: Vec<String>,
     wrapper: Vec<String>,
     program: PathBuf,
+    /// Flags for directories of its own that are not given.
+    without: Vec<&'static str>,
 }
 
 impl Uphold {
@@ -34,7 +36,8 @@ impl Uphold {
     pub fn new() -> Uphold {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("units")).unwrap();
-        Uphold { dir, child: None, arguments: vec!["run".into()], wrapper: vec![], program: binary().into() }
+        let (arguments, wrapper, without) = (vec!["run".into()], vec![], vec![]);
+        Uphold { dir, child: None, arguments, wrapper, program: binary().into(), without }
     }
 
     /// Not started yet; it will fail as [`fail`](Uphold::fail) says.
@@ -73,6 +76,12 @@ impl Uphold {
     /// `init` or `run`, with what else stands on the command line.
     pub fn mode(mut self, arguments: &[&str]) -> Uphold {
         self.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// These flags are left out, and so is the directory that it would have.
+    pub fn without(mut self, flags: &[&'static str]) -> Uphold {
+        self.without.extend(flags);
         self
     }
 
@@ -120,6 +129,9 @@ impl Uphold {
         let split = self.arguments.iter().position(|word| word == "--").unwrap_or(self.arguments.len());
         words.extend_from_slice(&self.arguments[..split]);
         for (flag, path) in [("--units", "units"), ("--runtime-dir", "run"), ("--log-dir", "log")] {
+            if self.without.contains(&flag) {
+                continue;
+            }
             words.extend([flag.to_owned(), self.path(path).display().to_string()]);
         }
         words.extend_from_slice(&self.arguments[split..]);

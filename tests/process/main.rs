@@ -20,6 +20,7 @@ mod nginx;
 mod passes_over;
 mod pid1;
 mod probes;
+mod read_only;
 mod readers;
 mod reload;
 mod restarts;

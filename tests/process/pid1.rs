@@ -249,3 +249,16 @@ fn no_other_signal_ends_init() {
     assert_eq!(uphold.main_pid("web"), pid);
     assert_eq!(uphold.state("web"), "running");
 }
+
+#[test]
+fn no_signal_of_a_terminal_stops_or_ends_a_subreaper() {
+    let uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]");
+    let pid = uphold.until("web", "running").main_pid("web");
+    for signal in
+        [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGUSR1]
+    {
+        uphold.signal(signal);
+        assert!(uphold.get("/v1/version").is_some(), "{signal} hurt: {}", uphold.stderr());
+    }
+    assert_eq!((uphold.main_pid("web"), uphold.state("web").as_str()), (pid, "running"));
+}

@@ -18,7 +18,7 @@ fn noting(uphold: &Uphold) -> String {
         "working_dir = \"{}\"
 command = [\"sh\", \"-c\", \"exec 9>>lock; flock -n 9 || echo $$ >> two; echo $$ >> runs; exec sleep 600\"]
 [restart]
-delay = \"10ms\"
+delay = \"250ms\"
 jitter = 0
 [stop]
 timeout = \"1s\"

@@ -68,6 +68,19 @@ fn without_cgroups_a_daemon_is_found_by_its_marker_and_ended() {
 }
 
 #[test]
+fn without_cgroups_too_what_no_record_tells_of_is_ended_before_another_is_started() {
+    let Some(uphold) = without_cgroups() else { return };
+    let mut uphold = uphold.unit("web", "command = [\"sleep\", \"600\"]\n").start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill();
+    fs::remove_file(uphold.path("run/private/runs")).unwrap();
+    uphold.again();
+    uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
+    assert!(!is_alive(pid));
+    assert_eq!(uphold.view("web")["last_exit"]["reason"], "Unknown");
+}
+
+#[test]
 fn an_unprivileged_uphold_runs_units_and_refuses_what_needs_privilege() {
     if !is_root() {
         return skip("only root can become another user");

@@ -7,6 +7,7 @@ use uphold::engine::{
     Answer, DoneResult, Effect, Endpoints, Engine, Event, EventKind, Facts, Goal, Input, LastExit, Run,
     Settings, StateName, Ticket, Time, Verb, View, Wanted,
 };
+use uphold::plan::Plan;
 use uphold::unit::{Kind, Name, OnEnd, ProbeKind, Signal};
 
 use super::host::Host;
@@ -60,6 +61,8 @@ pub struct Rules {
     seen: BTreeMap<Name, StateName>,
     /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
     before: (Vec<LastExit>, Option<u32>),
+    /// What a reload at hand must not touch.
+    untouched: BTreeSet<Name>,
     /// What proxies were told.
     pub(super) offered: BTreeMap<Name, Endpoints>,
     /// What they were told by the uphold before.
@@ -83,6 +86,24 @@ fn nanos(length: Duration) -> u64 {
 
 pub(super) fn view(engine: &Engine, now: Time, name: &Name) -> Option<View> {
     engine.view(now, name, Facts::default())
+}
+
+/// What runs, and requires nothing that is being stopped.
+fn untouched(now: Time, plan: &Plan, engine: &Engine) -> BTreeSet<Name> {
+    let state = |name: &Name| view(engine, now, name).map(|view| view.state);
+    let is_safe = |name: &Name| {
+        let (mut ahead, mut seen) = (vec![name], BTreeSet::new());
+        while let Some(via) = ahead.pop() {
+            if state(via) == Some(StateName::Stopping) {
+                return false;
+            }
+            let requires = plan.units().get(via).map(|planned| &planned.requires);
+            ahead.extend(requires.into_iter().flatten().filter(|required| seen.insert(*required)));
+        }
+        true
+    };
+    let runs = |name: &Name| matches!(state(name), Some(StateName::Starting | StateName::Running));
+    engine.instances().into_iter().filter(|name| runs(name) && is_safe(name)).collect()
 }
 
 /// Which instance the host tells of.
@@ -125,6 +146,7 @@ impl Rules {
 
     /// An input is about to be taken.
     pub fn before(&mut self, now: Time, input: &Input, engine: &Engine) {
+        self.untouched.clear();
         let before = about(input).and_then(|name| view(engine, now, name));
         self.before = before.map(|view| (view.exits, view.pid)).unwrap_or_default();
         match input {
@@ -132,8 +154,11 @@ impl Rules {
                 let until = timeout.map(|timeout| now.mono.0 + nanos(timeout) + self.slack);
                 self.open.insert(*ticket, Open { verb: Some(*verb), wait: *wait, until });
             }
-            Input::Load { ticket, .. } => {
+            Input::Load { ticket, plan, update } => {
                 self.loads += 1;
+                if !update && !engine.shutting_down() {
+                    self.untouched = untouched(now, plan, engine);
+                }
                 if let Some(ticket) = ticket {
                     self.open.insert(*ticket, Open { verb: None, wait: true, until: Some(now.mono.0) });
                 }
@@ -217,6 +242,7 @@ impl Rules {
                 self.bounds.remove(instance);
             }
             Effect::Signal { instance, run, cont: true, .. } => {
+                hold!(!self.untouched.contains(instance), "a reload stops {instance}, which runs");
                 if !self.resuming {
                     self.in_order(now, engine, host, instance)?;
                 }

@@ -496,7 +496,7 @@ impl World {
         for _ in 0..self.dice.below(4) {
             let at = self.dice.below(self.names.len() as u64) as usize;
             let name = self.names[at].clone();
-            match self.dice.below(6) {
+            match self.dice.below(7) {
                 0 if self.command.as_ref() != Some(&name) => {
                     self.units.remove(&name);
                     self.masked.remove(&name);
@@ -507,7 +507,16 @@ impl World {
                     }
                 }
                 2 => self.make_unit(at),
-                3 => {
+                // What runs comes to require something, which may be down.
+                3 if at > 0 && self.units.contains_key(&name) => {
+                    let other = self.dice.pick(&self.names[..at]).clone();
+                    if let Some(unit) =
+                        self.units.get_mut(&name).filter(|unit| !unit.requires.contains(&other))
+                    {
+                        unit.requires.push(other);
+                    }
+                }
+                4 => {
                     if let Some(unit) = self.units.get_mut(&name) {
                         unit.umask ^= 0o077;
                     }

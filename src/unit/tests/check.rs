@@ -76,3 +76,27 @@ fn what_is_no_unit_file_and_a_named_directory_that_is_missing_are_said() {
     assert!(messages[0].starts_with("cannot read the directory: "), "{messages:?}");
     assert_eq!(messages[3], "cannot read a directory as a unit file");
 }
+
+#[test]
+fn of_a_unit_with_a_file_that_cannot_be_read_the_rest_is_judged() {
+    let place = Place::new();
+    place.write("u/web.toml", "command = [\"a\"\n");
+    place.write("u/web.toml.d/1.toml", "user = \"{env:NONE}\"\n[liveness]\nperiod = 3");
+    place.write("u/web.toml.d/2.toml", "[restart]\ndelay = \"1x\"");
+    fs::create_dir(place.dir.path().join("u/web.toml.d/3.toml")).unwrap();
+    let (set, problems) = load(&place.sources(&["u"]));
+    assert_eq!(set.broken, [name("web")]);
+    // Nothing is missed that the file may say which cannot be read.
+    let said: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(said[0].contains("TOML") && said[1].contains("regular") && said[2].contains("1x"), "{said:#?}");
+}
+
+#[test]
+fn what_a_wrong_unit_requires_is_still_known() {
+    let place = Place::new();
+    place.write("u/web.toml", "command = [\"a\"]\nnonsense = 1\nrequires = [\"db\"]");
+    let (set, _) = load(&place.sources(&["u"]));
+    assert_eq!((set.units.len(), set.with_wrong().units.len()), (0, 1));
+    assert_eq!(set.with_wrong().units[&name("web")].unit.requires, [name("db")]);
+}

@@ -5,13 +5,13 @@ use super::*;
 #[test]
 fn defaults_are_merged_under_every_unit_and_contradict_none() {
     let place = Place::new();
-    place.write("u/web.toml", "command = [\"a\"]\n[readiness]\ntcp.port = 80\n[restart]\ndelay = 2");
+    place.write("u/web.toml", "command = [\"a\"]\n[readiness]\ntcp.port = 80\n[restart]\ndelay = 20");
     place.write("u/job.toml", "command = [\"a\"]\ntype = \"oneshot\"");
-    place.write("u/all.toml", "type = \"group\"");
+    place.write("u/every.toml", "type = \"group\"");
     place.write("u/main.toml", "command = [\"a\"]\non_end = \"shutdown\"");
     let path = place.write(
         "uphold.toml",
-        "main = \"main\"\nshutdown_timeout = \"5m\"\n[control]\nadmin_groups = [\"wheel\", 7]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[defaults]\nuser = \"{env:DB}\"\n[defaults.readiness]\nperiod = 3\n[defaults.restart]\npolicy = \"always\"\nlimit = 0\n",
+        "main = \"main\"\nshutdown_timeout = \"5m\"\n[control]\nadmin_groups = [\"wheel\", 7]\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[defaults]\nuser = \"{env:DB}\"\n[defaults.readiness]\nperiod = 3\n[defaults.restart]\npolicy = \"always\"\nlimit = 0\nmax_delay = 10\n",
     );
     let mut sources = place.sources(&["u"]);
     sources.config = config(&path, &sources.trust).unwrap();
@@ -27,9 +27,10 @@ fn defaults_are_merged_under_every_unit_and_contradict_none() {
     let unit = |text: &str| set.units[&name(text)].unit.clone();
     assert_eq!(unit("web").readiness.as_ref().unwrap().period, Duration::from_secs(3));
     assert_eq!(
-        (unit("web").restart.policy, unit("web").restart.delay),
-        (Policy::Always, Duration::from_secs(2))
+        (unit("web").restart.policy, unit("web").restart.delay, unit("web").restart.max_delay),
+        (Policy::Always, Duration::from_secs(20), Duration::from_secs(20))
     );
+    assert_eq!(unit("job").restart.max_delay, Duration::from_secs(10));
     assert_eq!(unit("web").user.as_deref(), Some("db1"));
     assert_eq!((unit("job").restart.policy, unit("main").restart.policy), (Policy::Never, Policy::Never));
     assert!(unit("main").readiness.is_none());
@@ -80,4 +81,18 @@ fn the_problem_of_a_config_s_value_stands_at_its_place() {
     assert_eq!(config.changed(&new), Vec::<&str>::new());
     (new.log_level, new.main) = (Some("warn".to_owned()), None);
     assert_eq!(config.changed(&new), ["log.level", "main"]);
+}
+
+#[test]
+fn a_config_that_others_can_write_is_used_in_a_container_with_a_warning() {
+    let place = Place::new();
+    let path = place.write("uphold.toml", "[log]\nlevel = \"warn\"\n");
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let mut trust = place.sources(&[]).trust;
+    assert!(config(&path, &trust).is_err());
+    trust.lenient = true;
+    let config = config(&path, &trust).unwrap();
+    assert_eq!(config.log_level.as_deref(), Some("warn"));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].message.contains("not to be trusted"), "{:?}", config.warnings);
 }

@@ -199,3 +199,16 @@ fn what_another_program_would_read_and_uphold_does_not_is_said() {
     let (_, problems) = check_files(&place.sources(&[]), &[web]);
     assert!(problems.len() == 1 && problems[0].file.ends_with("a.conf"), "{problems:?}");
 }
+
+#[test]
+fn a_name_that_means_something_else_to_the_client_is_a_warning() {
+    let place = Place::new();
+    for name in ["all", "uphold", "allo"] {
+        place.write(&format!("u/{name}.toml"), "command = [\"a\"]");
+    }
+    let (set, problems) = load(&place.sources(&["u"]));
+    assert_eq!(set.units.len(), 3);
+    let warned: Vec<_> = problems.iter().map(|p| (p.severity, p.unit.clone())).collect();
+    let warning = |text| (Severity::Warning, Some(name(text)));
+    assert!(warned.len() == 2 && warned.contains(&warning("all")) && warned.contains(&warning("uphold")));
+}

@@ -48,13 +48,13 @@ fn a_key_that_means_nothing_for_a_group_is_refused_with_its_place() {
 #[test]
 fn a_drop_in_says_no_more_of_a_group_than_its_file() {
     let place = Place::new();
-    place.write("u/all.toml", "type = \"group\"\n");
-    place.write("u/all.toml.d/a.toml", "description = \"d\"\n[restart]\nlimit = 3\n");
+    place.write("u/every.toml", "type = \"group\"\n");
+    place.write("u/every.toml.d/a.toml", "description = \"d\"\n[restart]\nlimit = 3\n");
     let (set, problems) = load(&place.sources(&["u"]));
-    assert_eq!(set.broken, [name("all")]);
+    assert_eq!(set.broken, [name("every")]);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(
-        problems[0].file.ends_with("all.toml.d/a.toml") && problems[0].at == Some((2, 2)),
+        problems[0].file.ends_with("every.toml.d/a.toml") && problems[0].at == Some((2, 2)),
         "{problems:?}"
     );
 }
@@ -65,12 +65,12 @@ fn what_the_defaults_say_is_no_contradiction_of_a_group() {
         every_key().into_iter().filter(|(key, _)| *key != "type").map(|(_, text)| text).collect();
     let place = Place::new();
     let path = place.write("uphold.toml", &format!("[defaults]\n{text}"));
-    place.write("u/all.toml", "type = \"group\"\nrequires = [\"db\"]\n");
+    place.write("u/every.toml", "type = \"group\"\nrequires = [\"db\"]\n");
     let mut sources = place.sources(&["u"]);
     sources.config = config(&path, &sources.trust).unwrap();
     let (set, problems) = load(&sources);
     assert_eq!(problems, []);
-    let unit = &set.units[&name("all")].unit;
+    let unit = &set.units[&name("every")].unit;
     assert!(unit.command.is_empty() && unit.liveness.is_none(), "{unit:?}");
 }
 

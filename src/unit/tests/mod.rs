@@ -59,6 +59,7 @@ impl Place {
             main: None,
             trust: Trust { uid, owners: Vec::new(), lenient: false, read_only: |_| false },
             environment: BTreeMap::from([("DB".to_owned(), "db1".to_owned())]),
+            partial: false,
         }
     }
 }

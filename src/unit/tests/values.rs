@@ -53,7 +53,7 @@ fn a_wrong_value_is_told_what_would_do() {
 fn a_name_that_stands_twice_is_one_and_a_unit_of_systemd_means_the_one_without_its_ending() {
     assert_eq!(good(&with("after = [\"a\", \"b\", \"a\"]")).after, [name("a"), name("b")]);
     let (loaded, _) = loading(&with(""));
-    let set = Set { units: BTreeMap::from([(name("web"), loaded.unwrap())]), broken: Vec::new() };
+    let set = Set { units: BTreeMap::from([(name("web"), loaded.unwrap())]), ..Set::default() };
     assert_eq!(set.nearest(&name("web.service")), Some(&name("web")));
     assert_eq!(set.nearest(&name("wbe")), Some(&name("web")));
     assert_eq!(set.nearest(&name("nothing")), None);
@@ -131,6 +131,7 @@ fn probes_are_judged_by_a_kubelet_s_rules() {
         ("tcp = { port = \"http\" }".to_owned(), "no port is named"),
         ("http = { port = 80, scheme = \"FTP\" }".to_owned(), "must be \"http\" or \"https\""),
         ("http = { port = 80, host = \"a:80\" }".to_owned(), "host name"),
+        ("tcp = { port = 80, host = \"münchen.example\" }".to_owned(), "host name"),
         ("http = { port = 80, headers = { a_b = \"c\" } }".to_owned(), "alphanumeric"),
         ("http = { port = 80, headers = { A = \"b\\r\\nC: d\" } }".to_owned(), "line ends"),
     ] {

@@ -1,0 +1,95 @@
+//! Which descriptors of uphold are the reading ends of whose output, where that comes out of no FIFO that has a
+//! name: for the next image, to which they pass over by their numbers.
+//!
+//! ```text
+//! 128 bytes for each descriptor, in the order of their numbers: inode of the pipe (8) | length (8) | NAME.RUN.out
+//! ```
+//!
+//! Nothing is ever taken out: a pipe of another inode is another pipe.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use super::inherited::Inherited;
+use super::{Stream, fifo, memory};
+use crate::engine::Run;
+use crate::unit::Name;
+
+/// Its name in memory.
+pub(super) const FILE: &str = "pipes";
+/// More than the longest name of a FIFO and two numbers.
+const ENTRY: usize = 128;
+const NAME: usize = 16;
+
+/// The file.
+#[derive(Debug)]
+pub struct Pipes {
+    file: File,
+    said: AtomicBool,
+}
+
+impl Pipes {
+    /// Goes on with that of the image before, or begins one.
+    pub fn open(inherited: &Inherited) -> io::Result<Pipes> {
+        inherited.lasting(None, FILE, |file| Ok(Pipes::of(file))).map(|(pipes, _)| pipes)
+    }
+
+    pub(super) fn of(file: File) -> Pipes {
+        Pipes { file, said: AtomicBool::new(false) }
+    }
+
+    /// Whether it was not said yet that there is need of it.
+    pub(super) fn is_new(&self) -> bool {
+        !self.said.swap(true, SeqCst)
+    }
+
+    /// This is the reading end of the output of which the FIFO would have this name.
+    pub(super) fn note(&self, pipe: &OwnedFd, name: &str) -> io::Result<()> {
+        let inode = fs::metadata(memory::own(pipe.as_raw_fd()))?.ino();
+        let mut entry = [0; ENTRY];
+        let parts = [&inode.to_le_bytes()[..], &(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+        entry.get_mut(..parts.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(&parts);
+        self.file.write_all_at(&entry, place(pipe.as_raw_fd()))
+    }
+
+    /// Whose output comes out of this descriptor.
+    pub(super) fn whose(&self, fd: RawFd) -> Option<(Name, Run, Stream)> {
+        let mut entry = [0; ENTRY];
+        self.file.read_exact_at(&mut entry, place(fd)).ok()?;
+        let (numbers, _) = entry[..NAME].as_chunks();
+        let [inode, length] = <[[u8; 8]; 2]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
+        let name = entry[NAME..].get(..usize::try_from(length).ok()?)?;
+        let found = fs::metadata(memory::own(fd)).ok()?;
+        let same = found.file_type().is_fifo() && found.ino() == inode;
+        fifo::named(std::str::from_utf8(name).ok()?).filter(|_| same)
+    }
+}
+
+fn place(fd: RawFd) -> u64 {
+    u64::from(fd.unsigned_abs()) * ENTRY as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_known_again_and_no_other_of_its_number() {
+        let pipes = Pipes::open(&Inherited::default()).unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let (other, _its_writer) = io::pipe().unwrap();
+        let (reader, other) = (OwnedFd::from(reader), OwnedFd::from(other));
+        assert_eq!(pipes.whose(reader.as_raw_fd()), None);
+        let name = format!("{}.{}.err", "w".repeat(64), u64::MAX);
+        pipes.note(&reader, &name).unwrap();
+        let owner = Name::new(&"w".repeat(64)).unwrap();
+        assert_eq!(pipes.whose(reader.as_raw_fd()), Some((owner, Run(u64::MAX), Stream::Stderr)));
+        let entry = fs::read(memory::path_of(&pipes.file)).unwrap();
+        let at = usize::try_from(place(reader.as_raw_fd())).unwrap();
+        pipes.file.write_all_at(&entry[at..][..ENTRY], place(other.as_raw_fd())).unwrap();
+        assert_eq!(pipes.whose(other.as_raw_fd()), None);
+    }
+}
