@@ -131,9 +131,12 @@ impl Plan {
 
     /// Gives each unit its rank, from those that wait for nothing upwards.
     fn rank(&mut self) {
-        let waits = |planned: &Planned| planned.waits_for().collect::<BTreeSet<_>>().len();
-        let mut open: BTreeMap<Name, usize> =
-            self.units.iter().map(|(name, planned)| (name.clone(), waits(planned))).collect();
+        let mut open: BTreeMap<Name, usize> = BTreeMap::new();
+        for (name, planned) in &self.units {
+            let mut others = BTreeSet::new();
+            let waits = planned.waits_for().filter(|name| others.insert(*name)).count();
+            open.insert(name.clone(), waits);
+        }
         let mut row: Vec<Name> =
             open.iter().filter(|(_, waits)| **waits == 0).map(|(name, _)| name.clone()).collect();
         for rank in 0.. {

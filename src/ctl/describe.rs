@@ -164,7 +164,7 @@ fn happened(events: &[Event], now: Wall) -> String {
         return format!("Events:  {NONE}\n");
     }
     let mut events: Vec<&Event> = events.iter().collect();
-    events.sort_by_key(|event| (event.last_at, event.seq));
+    events.sort_unstable_by_key(|event| (event.last_at, event.seq));
     let titles = ["Type", "Reason", "Age", "From", "Message"];
     // Age has four dashes in kubectl too.
     let mut rows = vec![row(titles), row(["----", "------", "----", "----", "-------"])];

@@ -141,7 +141,7 @@ pub(super) async fn latest(context: &Context) -> Result<u64, Failure> {
 async fn next(lines: &mut Lines) -> Result<Option<(Event, String)>, Failure> {
     while let Some(line) = lines.next().await? {
         if !line.trim().is_empty() {
-            let event = serde_json::from_str(&line)
+            let event = serde_json::from_slice(line.as_bytes())
                 .map_err(|error| Failure::Failed(format!("cannot read an event of the daemon: {error}")))?;
             return Ok(Some((event, line)));
         }

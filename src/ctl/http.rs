@@ -190,7 +190,7 @@ impl Answer {
         if self.problem {
             return Err(self.refusal());
         }
-        match serde_json::from_str(&self.text) {
+        match serde_json::from_slice(self.text.as_bytes()) {
             Ok(value) => Ok((value, self.text)),
             Err(_) if !(200..300).contains(&self.status) => Err(self.refusal()),
             Err(error) => {
@@ -209,7 +209,7 @@ impl Answer {
     }
 
     fn refusal(self) -> Failure {
-        Failure::refused(serde_json::from_str(&self.text).unwrap_or_else(|_| Problem {
+        Failure::refused(serde_json::from_slice(self.text.as_bytes()).unwrap_or_else(|_| Problem {
             kind: String::new(),
             title: String::new(),
             status: self.status,

@@ -122,7 +122,7 @@ async fn carry(
                 Err(failure) => break failure,
             };
             patience.renew();
-            let stand: Stand = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
+            let stand: Stand = serde_json::from_slice(line.as_bytes()).map_err(|error| unreadable(&error))?;
             match &stand.position {
                 Some(position) => target = format!("{first}&after={position}"),
                 None => unplaced = true,
@@ -168,7 +168,7 @@ fn show(context: &Context, name: &Name, several: bool, got: News) -> Result<Code
     let line = if context.json {
         json_line(&text, prefix)
     } else {
-        let line: Line = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+        let line: Line = serde_json::from_slice(text.as_bytes()).map_err(|error| unreadable(&error))?;
         render(&line, prefix, context.out.terminal)
     };
     context.out.line(&line)?;

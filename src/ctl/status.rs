@@ -72,7 +72,8 @@ pub(super) async fn watch(context: &Context, patterns: &[String]) -> Result<Code
             let rows: String = changed.iter().map(|view| row(view, now, widths, colour)).collect();
             context.out.print(&rows)?;
         }
-        shown = views.into_iter().map(|view| (view.name.clone(), view)).collect();
+        shown.clear();
+        shown.extend(views.into_iter().map(|view| (view.name.clone(), view)));
         if feed.next().await?.is_none() {
             return Ok(Code::Fine);
         }

@@ -30,7 +30,8 @@ pub fn check(dirs: &[PathBuf], unit_files: &[PathBuf]) -> ExitCode {
     let (units, problems) = match result {
         Ok(loading) if unit_files.is_empty() => (Some(loading.set.units.len()), loading.warnings),
         Ok(loading) => {
-            let names: BTreeSet<_> = unit_files.iter().filter_map(|file| unit::named_by(file)).collect();
+            let mut names = BTreeSet::new();
+            names.extend(unit_files.iter().filter_map(|file| unit::named_by(file)));
             (Some(names.len()), loading.warnings)
         }
         Err(problems) => (None, problems),

@@ -42,6 +42,8 @@ struct Desk {
     wishes: BTreeMap<Name, Wish>,
     /// The directory was removed: it is to be made again.
     anew: bool,
+    /// The thread has worked, and will look by itself.
+    resting: bool,
     /// No more will come: all files go.
     closing: bool,
     /// They are gone.
@@ -69,8 +71,13 @@ impl Board {
     /// This is so now.
     pub fn put(&self, instance: Name, wish: Wish) {
         if let Some(shared) = &self.0 {
-            shared.desk().wishes.insert(instance, wish);
-            shared.changed.notify_all();
+            let mut desk = shared.desk();
+            desk.wishes.insert(instance, wish);
+            let waited_for = !desk.resting;
+            drop(desk);
+            if waited_for {
+                shared.changed.notify_all();
+            }
         }
     }
 
@@ -153,7 +160,9 @@ impl Writer {
         for (name, wish) in left {
             desk.wishes.entry(name).or_insert(wish);
         }
-        let _ = self.shared.changed.wait_timeout_while(desk, length, |desk| !desk.closing);
+        desk.resting = true;
+        let rested = self.shared.changed.wait_timeout_while(desk, length, |desk| !desk.closing);
+        rested.unwrap_or_else(PoisonError::into_inner).0.resting = false;
     }
 
     /// Makes the directory, and empties it of what is not known.

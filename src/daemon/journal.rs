@@ -172,6 +172,7 @@ struct Line<'f> {
     file: &'f File,
     at: u64,
     written: u64,
+    /// What is still to be written. Its beginning, that is [`NO_SUM`], is not summed up.
     held: Vec<u8>,
     sum: crc32fast::Hasher,
 }
@@ -180,40 +181,57 @@ struct Line<'f> {
 const NO_SUM: &[u8; 9] = b"00000000 ";
 /// A line that is longer goes to the file in parts.
 const PART: usize = 64 << 10;
+/// Most lines are shorter.
+const SHORT: usize = 8 << 10;
 
 impl<'f> Line<'f> {
     /// Writes a value as a line at this place of the file, and gives its length.
     fn write(file: &'f File, at: u64, value: &impl Serialize) -> io::Result<u64> {
-        let mut line = Line { file, at, written: 0, held: NO_SUM.to_vec(), sum: crc32fast::Hasher::new() };
+        let mut held = Vec::with_capacity(SHORT);
+        held.extend_from_slice(NO_SUM);
+        let mut line = Line { file, at, written: 0, held, sum: crc32fast::Hasher::new() };
         serde_json::to_writer(&mut line, value)?;
-        line.held.push(b'\n');
+        line.add_up();
         let sum = format!("{:08x}", line.sum.clone().finalize());
+        line.held.push(b'\n');
         if line.written == 0 {
             line.held.splice(..sum.len(), sum.bytes());
-            line.flush()?;
+            line.put()?;
         } else {
-            line.flush()?;
+            line.put()?;
             file.write_all_at(sum.as_bytes(), at)?;
         }
         Ok(line.written)
+    }
+
+    /// Sums up what is held, all at once: piece by piece that costs more than to make the line.
+    fn add_up(&mut self) {
+        let begin = if self.written == 0 { NO_SUM.len() } else { 0 };
+        self.sum.update(self.held.get(begin..).unwrap_or_default());
+    }
+
+    fn put(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.held, self.at + self.written)?;
+        self.written += self.held.len() as u64;
+        self.held.clear();
+        Ok(())
     }
 }
 
 impl Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sum.update(bytes);
-        self.held.extend_from_slice(bytes);
-        if self.held.len() >= PART {
-            self.flush()?;
-        }
+        self.write_all(bytes)?;
         Ok(bytes.len())
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.held.extend_from_slice(bytes);
+        if self.held.len() >= PART { self.flush() } else { Ok(()) }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&self.held, self.at + self.written)?;
-        self.written += self.held.len() as u64;
-        self.held.clear();
-        Ok(())
+        self.add_up();
+        self.put()
     }
 }
 
@@ -426,6 +444,18 @@ mod tests {
         match read(&path(private), Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
             Before::Nothing | Before::Strange(_) | Before::Useless(_) | Before::Unreadable(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_line_of_any_length_is_read_as_it_was_written() {
+        let file = tempfile::tempfile().unwrap();
+        for length in [0, 1, PART - NO_SUM.len() - 2, PART - NO_SUM.len() - 1, PART, 3 * PART + 7] {
+            let text = "x".repeat(length);
+            let written = Line::write(&file, 5, &text).unwrap();
+            let mut line = vec![0; usize::try_from(written).unwrap()];
+            file.read_exact_at(&mut line, 5).unwrap();
+            assert!(unwrap(&line) == Some(format!("\"{text}\"").as_bytes()), "{length} bytes");
         }
     }
 

@@ -1,6 +1,6 @@
 //! From arguments to a running loop, and from its end to an exit status.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -235,9 +235,13 @@ pub(super) fn no_units(files: &Files) -> String {
 
 /// uphold's own environment. What is no UTF-8 cannot stand in a unit file either.
 pub(super) fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    let mut environment = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+            environment.insert(name, value);
+        }
+    }
+    environment
 }
 
 /// COMMAND as a unit: it ends uphold, it is not restarted, and nothing about it is changed.
@@ -359,7 +363,8 @@ async fn live(
     let host = Host::new(host_settings, slots, before.cgroups.as_deref(), news_in);
     let place = before.world.clone().map(|world| (private, before.head(world, host.cgroups())));
     let journal = Journal::begin(place, &engine);
-    let known = engine.instances().into_iter().collect();
+    let mut known = BTreeSet::new();
+    known.extend(engine.instances());
     let socket = places.runtime.as_deref().map(|dir| dir.join(SOCKET));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in, host::mark_read));

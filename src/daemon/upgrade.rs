@@ -150,7 +150,7 @@ impl Daemon {
             Some(Err(failure)) => {
                 format!("cannot run {shown}: {} failed: {}", failure.stage, failure.message)
             }
-            Some(Ok(Exit::Code(0))) => match serde_json::from_str::<Trial>(&text) {
+            Some(Ok(Exit::Code(0))) => match serde_json::from_slice::<Trial>(text.as_bytes()) {
                 Ok(trial) => return self.heard(upgrade, &trial),
                 Err(_) => format!("{shown} is no uphold that can take over: it says `{text}`"),
             },

@@ -112,7 +112,7 @@ impl Events {
         let all = self.units.iter().filter(|(name, _)| unit.is_none_or(|unit| unit == *name));
         let mut events: Vec<Event> =
             all.flat_map(|(_, records)| &records.events).filter(|event| event.seq > since).cloned().collect();
-        events.sort_by_key(|event| event.seq);
+        events.sort_unstable_by_key(|event| event.seq);
         events
     }
 

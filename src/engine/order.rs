@@ -219,7 +219,8 @@ impl Engine {
     /// Whether something has to stop before this one may be told to. It is looked for through what has
     /// nothing to stop, as a group or a oneshot: the order of a stop is the reverse of that of the start.
     fn is_held(&self, name: &Name) -> bool {
-        let mut seen = BTreeSet::from([name]);
+        let mut seen = BTreeSet::new();
+        seen.insert(name);
         let mut ahead = vec![name];
         while let Some(via) = ahead.pop() {
             let gone = self.shown(via).gone;
@@ -245,7 +246,8 @@ impl Engine {
     /// `asked`: an operator names them; else autostart does. A dependency that has completed is not run
     /// again, and one in backoff is not hurried.
     pub(super) fn activate(&mut self, now: Time, effects: &mut Vec<Effect>, names: &[Name]) {
-        let mut seen: BTreeSet<Name> = names.iter().cloned().collect();
+        let mut seen = BTreeSet::new();
+        seen.extend(names.iter().cloned());
         let mut ahead: Vec<(Name, bool)> = names.iter().map(|name| (name.clone(), true)).collect();
         while let Some((name, named)) = ahead.pop() {
             if let Some(planned) = self.planned(&name) {

@@ -107,22 +107,22 @@ impl Engine {
             return None;
         }
         self.saved = core.clone();
-        let found = names.into_iter().filter_map(|name| {
-            let instance = self.instances.get(&name)?;
-            Some((name, Cow::Borrowed(instance)))
-        });
-        Some(Saved { core: Some(core), instances: found.collect(), gone, events })
+        let mut instances = BTreeMap::new();
+        for name in names {
+            if let Some(instance) = self.instances.get(&name) {
+                instances.insert(name, Cow::Borrowed(instance));
+            }
+        }
+        Some(Saved { core: Some(core), instances, gone, events })
     }
 
     /// All of the state.
     pub fn state(&self) -> Saved<'_> {
-        let instances = self.instances.iter().map(|(name, instance)| (name.clone(), Cow::Borrowed(instance)));
-        Saved {
-            core: Some(self.core()),
-            instances: instances.collect(),
-            gone: Vec::new(),
-            events: self.events.list(None, 0),
+        let mut instances = BTreeMap::new();
+        for (name, instance) in &self.instances {
+            instances.insert(name.clone(), Cow::Borrowed(instance));
         }
+        Saved { core: Some(self.core()), instances, gone: Vec::new(), events: self.events.list(None, 0) }
     }
 
     fn core(&self) -> Core {

@@ -142,8 +142,7 @@ pub(super) fn pids_below(dir: &Path) -> Vec<i32> {
 impl Leaf {
     fn open(&self) -> io::Result<Into> {
         let dir = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(&self.0)?;
-        let procs = File::options().write(true).open(self.0.join("cgroup.procs"))?;
-        Ok(Into { dir: super::sys::above_stdio(dir.into())?, procs: super::sys::above_stdio(procs.into())? })
+        Ok(Into(super::sys::above_stdio(dir.into())?))
     }
 
     /// Whether a process is in it or below. What is gone is empty; an error says nothing.
@@ -152,6 +151,14 @@ impl Leaf {
             Ok(text) => Ok(text.lines().any(|line| line == "populated 1")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Removes it, as long as nothing was ever made below it; `true`: it is gone, so nothing lived in it.
+    pub(super) fn vanish(&self) -> bool {
+        match fs::remove_dir(&self.0) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 
@@ -174,6 +181,10 @@ impl Leaf {
 
     /// Removes it; `false`: something still lives in it.
     pub(super) fn remove(&self) -> bool {
+        // Few have anything below them.
+        if self.vanish() {
+            return true;
+        }
         for dir in self.tree().iter().rev() {
             let _ = fs::remove_dir(dir);
         }

@@ -30,8 +30,8 @@ pub(super) fn of(
     trust: &Trust,
     warnings: &mut Vec<String>,
 ) -> Result<Environment, SpawnFailure> {
-    let mut environment: Environment =
-        std::env::vars_os().filter(|(name, _)| inherits(&unit.inherit_environment, name)).collect();
+    let mut environment = Environment::new();
+    environment.extend(std::env::vars_os().filter(|(name, _)| inherits(&unit.inherit_environment, name)));
     if let Some(user) = &identity.account {
         let shell = if user.shell.is_empty() { "/bin/sh" } else { &user.shell };
         for (name, value) in

@@ -31,12 +31,15 @@ pub(super) struct Pair {
 /// Makes `NAME.RUN.out` or `.err` in the private directory, for this owner.
 pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     let path = dir.join(name(stem, stream));
-    // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    match mkfifo(&path, mode) {
+        // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
+        Err(Errno::EEXIST) => {
+            std::fs::remove_file(&path)?;
+            mkfifo(&path, mode)?;
+        }
+        made => made?,
     }
-    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
     open(path.clone(), stream, owner).inspect_err(|_| drop(std::fs::remove_file(&path)))
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Shop {
     pub base: Option<Base>,
     pub wakes: UnboundedSender<Wake>,
     pub cloning: Cloning,
+    /// The signals that uphold ignores: it changes none of them later.
+    pub ignored: Arc<[i32]>,
 }
 
 /// Children that may exist without the deciding thread knowing them, each with its pid, 0 before it has one.
@@ -288,7 +290,7 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
         Job::Main(order, slot) => {
             let (order, slot, marker) = (order.clone(), *slot, marker(order, &shop.settings.token));
             let role = if order.foreground { Role::Foreground } else { Role::Main(&marker) };
-            prepare(&shop.settings, &order.unit, &order.unit.command, role)
+            prepare(&shop.settings, &order.unit, &order.unit.command, role, &shop.ignored)
                 .and_then(|prepared| main(shop, stack, launched, &order, slot, prepared))
         }
         // A mount that was dead for a while must not let loose all attempts that were given up meanwhile.
@@ -296,7 +298,7 @@ fn launch(shop: &Shop, stack: &mut Option<Stack>, launched: &mut Launched) {
         Job::Probe(job) => {
             let (order, slot) = (job.order.clone(), job.slot);
             let marker = probe_marker(exec::run_of(job.id), &shop.settings.token);
-            prepare(&shop.settings, &order.unit, &order.command, Role::Probe(&marker))
+            prepare(&shop.settings, &order.unit, &order.command, Role::Probe(&marker), &shop.ignored)
                 .and_then(|prepared| probe(shop, stack, launched, &order.unit, slot, prepared))
         }
     };

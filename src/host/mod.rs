@@ -60,6 +60,7 @@ pub use users::Users;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -336,6 +337,8 @@ struct Task(tokio::task::AbortHandle);
 
 impl Task {
     fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+        // To the runtime all are of one type: what it has to run one is in the binary once.
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         Task(tokio::spawn(future).abort_handle())
     }
 }
@@ -380,6 +383,7 @@ impl Host {
             base: base.clone(),
             wakes: wakes.clone(),
             cloning: cloning.clone(),
+            ignored: sys::ignored_signals().into(),
         };
         Host {
             settings,

@@ -6,14 +6,15 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
+use super::Settings;
 use super::environment::{self, Environment};
 use super::identity::Identity;
 use super::spawn::{Image, Stage};
-use super::{Settings, sys};
 use crate::engine::SpawnFailure;
 use crate::unit::{Limit, Resource, Unit};
 
@@ -83,18 +84,21 @@ pub(super) enum Role<'a> {
     Probe(&'a str),
 }
 
-/// Resolves what a command as this unit needs.
+/// Resolves what a command as this unit needs. `ignored`: the signals that uphold ignores.
 pub(super) fn prepare(
     settings: &Settings,
     unit: &Unit,
     command: &[String],
     role: Role<'_>,
+    ignored: &Arc<[c_int]>,
 ) -> Result<Prepared, SpawnFailure> {
     let mut warnings = Vec::new();
     let identity = Identity::of(unit)?;
     let foreground = matches!(role, Role::Foreground);
-    let mut environment: Environment = if foreground {
-        std::env::vars_os().filter(|(name, _)| name != super::reexec::GOES_ON).collect()
+    let mut environment = if foreground {
+        let mut own = Environment::new();
+        own.extend(std::env::vars_os().filter(|(name, _)| name != super::reexec::GOES_ON));
+        own
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
@@ -137,7 +141,7 @@ pub(super) fn prepare(
         oom_score_adj: settings.oom_score_adj.and_then(|score| CString::new(score.to_string()).ok()),
         stdio: None,
         session: !foreground,
-        ignored: sys::ignored_signals(),
+        ignored: ignored.clone(),
     };
     Ok(Prepared { image, identity, limit_names, warnings })
 }

@@ -190,6 +190,8 @@ impl Host {
     pub(super) fn settle(&mut self, key: &Key) {
         let Some(living) = self.runs.get_mut(key).filter(|living| !living.main_alive) else { return };
         let populated = match &living.found_by {
+            // What can be removed was empty: to ask first would take longer.
+            FoundBy::Cgroup(leaf) if leaf.vanish() => Ok(Some(false)),
             FoundBy::Cgroup(leaf) => leaf.populated().map(Some),
             FoundBy::Kin(_) => Ok(None),
         };

@@ -8,12 +8,16 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::libc::{self, c_char, c_int, c_long, c_ulong, c_void, pid_t};
 
-use super::sys::check;
+use nix::sys::stat::Mode;
+
+use super::sys::{above_stdio, check};
 
 /// What was being set up when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,16 +105,19 @@ pub(super) struct Image {
     /// `true`: setsid. `false`: a process group of its own, in the foreground of the terminal on stdin.
     pub session: bool,
     /// Signals that uphold ignores: their default is restored.
-    pub ignored: Vec<c_int>,
+    pub ignored: Arc<[c_int]>,
 }
 
-/// The cgroup that a child is born into.
+/// The cgroup that a child is born into: its directory, for CLONE_INTO_CGROUP.
 #[derive(Debug)]
-pub(super) struct Into {
-    /// The directory, for CLONE_INTO_CGROUP.
-    pub dir: OwnedFd,
-    /// Its cgroup.procs, for the child itself to write to where that does not work.
-    pub procs: OwnedFd,
+pub(super) struct Into(pub OwnedFd);
+
+impl Into {
+    /// Its cgroup.procs, for the child itself to write to where CLONE_INTO_CGROUP does not work.
+    fn procs(&self) -> Result<OwnedFd, Errno> {
+        let procs = openat(&self.0, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        above_stdio(procs).map_err(|error| error.raw_os_error().map_or(Errno::EBADF, Errno::from_raw))
+    }
 }
 
 /// A child that executes its command.
@@ -248,7 +255,11 @@ fn start_with(
         Err(errno) if !matches!(errno, Errno::EAGAIN | Errno::ENOMEM) => {
             // Old kernels, seccomp filters and valgrind have no clone3, some sandboxes no
             // CLONE_INTO_CGROUP: the older call then, and the child moves itself.
-            shared.procs = cgroup.map_or(-1, |cgroup| cgroup.procs.as_raw_fd());
+            let procs = cgroup.map(Into::procs).transpose();
+            shared.procs = procs.as_ref().ok().and_then(Option::as_ref).map_or(-1, AsRawFd::as_raw_fd);
+            if let Err(errno) = &procs {
+                shared.outside.store(*errno as i32, Ordering::SeqCst);
+            }
             shared.reset_all = true;
             clone(stack, &shared, child)
         }
@@ -287,7 +298,7 @@ fn clone3(stack: &Stack, shared: &Shared<'_>, cgroup: Option<&Into>, pids: Pids<
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: cgroup.map_or(0, |cgroup| u64::try_from(cgroup.dir.as_raw_fd()).unwrap_or(0)),
+        cgroup: cgroup.map_or(0, |cgroup| u64::try_from(cgroup.0.as_raw_fd()).unwrap_or(0)),
     };
     let mut answer = libc::SYS_clone3;
     let (entry, shared) = (child as *const (), ptr::from_ref(shared));
@@ -404,7 +415,7 @@ fn reset_signals(shared: &Shared<'_>) {
         }
     } else {
         // CLONE_CLEAR_SIGHAND keeps what is ignored ignored.
-        for signal in &shared.image.ignored {
+        for signal in shared.image.ignored.iter() {
             raw::default_action(*signal);
         }
     }
@@ -570,7 +581,7 @@ mod tests {
             oom_score_adj: None,
             stdio: None,
             session: true,
-            ignored: Vec::new(),
+            ignored: Arc::default(),
         };
         let stack = Stack::new().unwrap();
         let base = Base::new("older-clone").ok();

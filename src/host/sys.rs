@@ -70,7 +70,8 @@ pub(super) fn columns() -> Option<usize> {
 
 /// netdevice(7) SIOCSIFFLAGS with IFF_UP on the loopback interface; the kernel gives it its addresses.
 pub(super) fn raise_loopback() -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // Not as text, which would take the C library's resolver into the binary.
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
     let mut name = [0; libc::IFNAMSIZ];
     for (to, from) in name.iter_mut().zip(c"lo".to_bytes()) {
         *to = from.cast_signed();

@@ -56,9 +56,10 @@ impl Names {
             Err(_) => Err(Fault::Late(cannot("i/o timeout"))),
             Ok(Err(error)) => Err(fault(&error, cannot)),
             Ok(Ok(found)) => {
-                let mut addresses: Vec<IpAddr> = found.iter().collect();
                 // Most services that are probed by name listen on IPv4 at least.
-                addresses.sort_by_key(IpAddr::is_ipv6);
+                let (mut addresses, later): (Vec<IpAddr>, Vec<IpAddr>) =
+                    found.iter().partition(IpAddr::is_ipv4);
+                addresses.extend(later);
                 if addresses.is_empty() { Err(Fault::Service(cannot("no such host"))) } else { Ok(addresses) }
             }
         }

@@ -8,8 +8,12 @@ use std::sync::{Arc, OnceLock};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::crypto::ring::{DEFAULT_CIPHER_SUITES, DEFAULT_KX_GROUPS};
+use tokio_rustls::rustls::crypto::{
+    CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::SigningKey;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
 
 use super::Fault;
@@ -41,12 +45,10 @@ impl Tls {
 
 /// HTTP/1.1 only (PROBES.md, D13), no client certificate.
 fn configured() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(default_provider());
-    let anyone = Anyone(provider.signature_verification_algorithms.supported_schemes());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anyone))
+        .with_custom_certificate_verifier(Arc::new(Anyone))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -65,9 +67,50 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-/// Takes every certificate. It holds the signature schemes that it says it would verify.
+/// What a handshake takes of ring: its ciphers and key exchanges. Without what makes or verifies signatures,
+/// which nothing here does, the binary is smaller by as much.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: DEFAULT_CIPHER_SUITES.to_vec(),
+        kx_groups: DEFAULT_KX_GROUPS.to_vec(),
+        signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
+        secure_random: &Plain,
+        key_provider: &Plain,
+    }
+}
+
+/// The kernel's random numbers, and no private keys.
 #[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
+struct Plain;
+
+impl SecureRandom for Plain {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
+        getrandom::fill(buffer).map_err(|_| GetRandomFailed)
+    }
+}
+
+impl KeyProvider for Plain {
+    fn load_private_key(&self, _key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("a probe has no private key".to_owned()))
+    }
+}
+
+/// The signature schemes that it says it would verify: those of ring, in its order.
+const SCHEMES: [SignatureScheme; 9] = [
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA256,
+];
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct Anyone;
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -100,6 +143,24 @@ impl ServerCertVerifier for Anyone {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
+        SCHEMES.to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+
+    use super::*;
+
+    #[test]
+    fn what_is_offered_is_what_ring_offers() {
+        let whole = default_provider();
+        assert_eq!(SCHEMES.to_vec(), whole.signature_verification_algorithms.supported_schemes());
+        assert_eq!(provider().cipher_suites, whole.cipher_suites);
+        let names = |provider: &CryptoProvider| -> Vec<_> {
+            provider.kx_groups.iter().map(|group| group.name()).collect()
+        };
+        assert_eq!(names(&provider()), names(&whole));
     }
 }

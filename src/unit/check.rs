@@ -85,11 +85,9 @@ fn look_up(sources: &Sources, dirs: &[Dir], set: &mut Set, problems: &mut Vec<Pr
     loop {
         let named = |name: &Name| !set.units.contains_key(name) && !set.broken.contains(name);
         let units = set.units.values().chain(set.wrong.values()).map(|loaded| &loaded.unit);
-        let names: BTreeSet<Name> = units
-            .flat_map(|unit| unit.requires.iter().chain(&unit.wants).chain(&unit.after))
-            .filter(|name| named(name) && !looked.contains(*name))
-            .cloned()
-            .collect();
+        let others = units.flat_map(|unit| unit.requires.iter().chain(&unit.wants).chain(&unit.after));
+        let mut names = BTreeSet::new();
+        names.extend(others.filter(|name| named(name) && !looked.contains(*name)).cloned());
         if names.is_empty() {
             return;
         }

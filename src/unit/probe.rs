@@ -127,7 +127,7 @@ fn check(
     if handlers.iter().any(|(_, handler)| !handler.default) {
         handlers.retain(|(_, handler)| !handler.default);
     }
-    handlers.sort_by_key(|(_, handler)| (handler.key.source.rank, handler.key.span.start));
+    handlers.sort_unstable_by_key(|(_, handler)| (handler.key.source.rank, handler.key.span.start));
     for (_, second) in handlers.iter().skip(1) {
         let message = format!("`{}` may not specify more than 1 handler type", fields.path);
         cx.error(second.key, message, Some("keep one of http, tcp and exec".to_owned()));

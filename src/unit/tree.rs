@@ -131,7 +131,7 @@ impl Table {
     /// Everything in it, as written: files in the order of their merging, each from its top.
     pub fn in_order(&self) -> Vec<(&str, &Entry)> {
         let mut entries: Vec<_> = self.0.iter().map(|(key, entry)| (key.as_str(), entry)).collect();
-        entries.sort_by_key(|(_, entry)| (entry.key.source.rank, entry.key.span.start));
+        entries.sort_unstable_by_key(|(_, entry)| (entry.key.source.rank, entry.key.span.start));
         entries
     }
 
