@@ -350,7 +350,12 @@ impl Chaos {
         self.measure();
     }
 
+    /// A uphold that has taken over has a pidfd of each service, and one that has started them has none: the first
+    /// kill makes the difference.
     fn measure(&mut self) {
+        if !self.done.keys().any(|what| what.starts_with("killed")) {
+            return;
+        }
         let pid = self.uphold.pid();
         let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -400,7 +405,7 @@ impl Chaos {
 
     /// The last quarter of the rounds against the first.
     fn is_no_larger(&self) {
-        let quarter = (self.sizes.len() / 4).max(1);
+        let quarter = self.sizes.len().div_ceil(4);
         let median = |sizes: &[(u64, u64)], which: fn(&(u64, u64)) -> u64| {
             let mut values: Vec<u64> = sizes.iter().map(which).collect();
             values.sort_unstable();
@@ -410,7 +415,9 @@ impl Chaos {
         let fds = (median(first, |size| size.0), median(last, |size| size.0));
         let kib = (median(first, |size| size.1), median(last, |size| size.1));
         println!("chaos: descriptors {} and {}, resident {} and {} KiB", fds.0, fds.1, kib.0, kib.1);
-        assert!(fds.1 <= fds.0 + 10, "descriptors: {:?}", self.sizes);
+        // How many of those that crash were started by this one is up to the dice.
+        let crashing = self.kinds.iter().filter(|kind| kind.fate == Fate::Crashes).count() as u64;
+        assert!(fds.1 <= fds.0 + crashing, "descriptors: {:?}", self.sizes);
         // The state has up to 100 events a unit.
         assert!(kib.1 <= kib.0 * 5 / 4 + 4096, "KiB: {:?}", self.sizes);
     }
