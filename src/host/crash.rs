@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_secs(60);
 const TEXT: usize = 6 << 10;
 /// Inputs that are remembered for having crashed uphold.
 const INPUTS: usize = 8;
+/// So long a panic waits until stderr has taken what is said of it.
+const HEARD: Duration = Duration::from_millis(100);
 /// A stack for handlers: that of the thread may be what is wrong.
 const STACK: usize = 64 << 10;
 
@@ -161,19 +163,31 @@ fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     let name = thread.name().unwrap_or("unnamed").to_owned();
     let backtrace = std::backtrace::Backtrace::force_capture();
     let text = format!("thread {name}: {info}\n{backtrace}");
-    // Where stderr is gone, there is nobody to tell.
-    let _ = io::Write::write_all(&mut io::stderr(), format!("uphold: panic in {text}\n").as_bytes());
+    let said = format!("uphold: panic in {text}\n");
     // Those catch what happens in them, and answer.
     if name.starts_with("spawn") || name == "log-reader" {
-        return;
+        return say(said);
     }
     if let Some(page) = PAGE.get() {
         page.note(text.bytes());
+        say(said);
         let errno = execute_self();
-        let _ = io::Write::write_all(
-            &mut io::stderr(),
-            format!("uphold: cannot execute itself after a panic: {errno}\n").as_bytes(),
-        );
+        say(format!("uphold: cannot execute itself after a panic: {errno}\n"));
+    }
+}
+
+/// Says it on stderr, and waits for that no longer than [`HEARD`]: who reads it may have stopped, and the thread
+/// of uphold's log is then in the middle of a line, with the lock of stderr. So a thread does it, and where there
+/// can be none, nobody does: the next image says what stands in the page.
+fn say(text: String) {
+    let (done, said) = std::sync::mpsc::sync_channel(1);
+    let speaker = std::thread::Builder::new().name("last-words".to_owned()).spawn(move || {
+        // Where stderr is gone, there is nobody to tell.
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+        let _ = done.send(());
+    });
+    if speaker.is_ok() {
+        let _ = said.recv_timeout(HEARD);
     }
 }
 

@@ -1,6 +1,8 @@
 //! uphold crashes, or is upgraded, and goes on in the same process.
 
 use std::fs;
+use std::io::Write;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
@@ -37,6 +39,23 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
     uphold.kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1 && view["state"] == "running");
     assert_eq!(uphold.view("web")["last_exit"]["signal"], "SIGKILL");
+}
+
+#[test]
+fn a_crash_is_survived_where_nobody_reads_what_is_said_of_it() {
+    let mut uphold = Uphold::fallible().unit("web", SLEEP);
+    let (_unread, mut stderr) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&stderr, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    stderr.write_all(&[b'x'; 4096]).unwrap();
+    let mut command = uphold.command();
+    command.stdout(Stdio::null()).stderr(stderr);
+    uphold.again_by(command);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.fail("command 1 panic");
+    let _ = uphold.http("POST /v1/units/web/stop");
+    until_image(&uphold, 2);
+    uphold.until_own_event("the test wants a panic at command");
+    assert_eq!(uphold.main_pid("web"), pid);
 }
 
 #[test]
