@@ -47,6 +47,18 @@ pub enum LockError {
         /// As it wrote it into the file, in its own pid namespace.
         pid: Option<u32>,
     },
+    /// A dead uphold had it, and what it was about to start has it still.
+    #[error(
+        "cannot use {}: the uphold that had it is gone, and what it was starting hangs before its command is \
+         executed, and not even SIGKILL ends it (pid {}): see whether the file systems that it needs answer, or \
+         name another --runtime-dir", dir.display(), pids.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Unborn {
+        /// The runtime directory.
+        dir: PathBuf,
+        /// The processes, at least one.
+        pids: Vec<i32>,
+    },
     /// The file cannot be made.
     #[error("cannot lock {}: {error}", path.display())]
     Io {
@@ -62,8 +74,6 @@ pub enum LockError {
 struct Holder {
     pid: Option<u32>,
     start: u64,
-    /// Device and inode of its executable.
-    image: (u64, u64),
 }
 
 /// Takes the lock of a runtime directory, which then says who has it. The kernel lets go of it when uphold
@@ -90,10 +100,13 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
             file = ours.into();
             continue;
         }
-        if holder.lives() || Instant::now() >= until {
+        if holder.lives() {
             return Err(LockError::Held { dir: dir.to_owned(), pid: holder.pid });
         }
-        unborn.extend(slots::peek(&private).into_iter().filter(|record| holder.end_unborn(record)));
+        if Instant::now() >= until {
+            return Err(kept_out(dir, &file));
+        }
+        unborn.extend(slots::peek(&private).into_iter().filter(|record| end_unborn(record, &file)));
         std::thread::sleep(LOOK);
     };
     // They never executed their commands: there was no start, and nothing has crashed. Where that cannot be
@@ -130,8 +143,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Says in the file who has it. It is held, whether the disk has room to say by whom or not.
 fn sign(locked: &mut Flock<File>) {
-    let (pid, start, (device, inode)) = (std::process::id(), super::own_start(), image("self"));
-    let text = format!("{pid} {start} {device} {inode}\n");
+    let text = format!("{} {}\n", std::process::id(), super::own_start());
     let written = locked.rewind().and_then(|()| locked.write_all(text.as_bytes()));
     let _ = written.and_then(|()| locked.set_len(text.len() as u64));
 }
@@ -139,7 +151,7 @@ fn sign(locked: &mut Flock<File>) {
 /// Waits for the end of the uphold that has left a state in this directory, which is about to be if the lock was
 /// its own. One that goes on has lost its lock file, and is not to be taken over while it lives.
 pub fn wait_for_end(dir: &Path, pid: u32, start: u64) -> Result<(), LockError> {
-    let before = Holder { pid: Some(pid), start, image: (0, 0) };
+    let before = Holder { pid: Some(pid), start };
     let until = Instant::now() + PATIENCE;
     while before.lives() {
         if Instant::now() >= until {
@@ -150,9 +162,37 @@ pub fn wait_for_end(dir: &Path, pid: u32, start: u64) -> Result<(), LockError> {
     Ok(())
 }
 
-/// Device and inode of what a process executes.
-fn image(pid: &str) -> (u64, u64) {
-    fs::metadata(format!("/proc/{pid}/exe")).map_or((0, 0), |found| (found.dev(), found.ino()))
+/// Who keeps a lock that a dead uphold has left.
+fn kept_out(dir: &Path, lock: &File) -> LockError {
+    let own = std::process::id().cast_signed();
+    let living = kin::snapshot().unwrap_or_default().into_iter().map(|proc| proc.pid);
+    let pids: Vec<i32> = living.filter(|pid| *pid != own && has_open(*pid, lock)).collect();
+    let dir = dir.to_owned();
+    if pids.is_empty() { LockError::Held { dir, pid: None } } else { LockError::Unborn { dir, pids } }
+}
+
+/// The process has this lock file open. What else it has open is not looked at: that may lie where nobody answers.
+fn has_open(pid: i32, lock: &File) -> bool {
+    let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
+    let wanted = id(lock.metadata());
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut named = entries.map(|entry| entry.path()).filter(|path| {
+        let link = fs::read_link(path).unwrap_or_default();
+        link.file_name().is_some_and(|name| name == "lock" || name == "lock (deleted)")
+    });
+    wanted.is_some() && named.any(|path| id(fs::metadata(path)) == wanted)
+}
+
+/// Ends a recorded child that has executed nothing and has this lock from the uphold that made it; whether it was
+/// one. Which image it is of does not matter: the uphold may have been upgraded since. The pidfd comes first, so
+/// that it is held while it is looked at.
+fn end_unborn(record: &Record, lock: &File) -> bool {
+    if record.start != 0 || record.pid == std::process::id().cast_signed() {
+        return false;
+    }
+    let Ok(pidfd) = sys::pidfd_open(record.pid) else { return false };
+    let unborn = kin::proc(record.pid).ok().flatten().is_some_and(|proc| proc.unborn && !proc.zombie);
+    unborn && has_open(record.pid, lock) && sys::pidfd_kill(&pidfd, Signal::KILL).is_ok()
 }
 
 impl Holder {
@@ -161,8 +201,8 @@ impl Holder {
         let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
         let mut words = text.split_ascii_whitespace();
         let pid = words.next().and_then(|word| word.parse().ok());
-        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        Holder { pid, start: number(), image: (number(), number()) }
+        let start = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        Holder { pid, start }
     }
 
     fn is_self(&self) -> bool {
@@ -175,18 +215,6 @@ impl Holder {
         let found = kin::proc(pid.cast_signed()).ok().flatten();
         found.is_some_and(|found| !found.zombie && (self.start == 0 || found.start == self.start))
     }
-
-    /// Ends a recorded child that still executes what this uphold did, and of which nobody has seen the exec: a
-    /// service may be an uphold, too. The pidfd comes first, so that it is held while it is looked at. Whether it
-    /// was one.
-    fn end_unborn(&self, record: &Record) -> bool {
-        if record.start != 0 || record.pid == std::process::id().cast_signed() {
-            return false;
-        }
-        let Ok(pidfd) = sys::pidfd_open(record.pid) else { return false };
-        let unborn = self.image != (0, 0) && image(&record.pid.to_string()) == self.image;
-        unborn && sys::pidfd_kill(&pidfd, Signal::KILL).is_ok()
-    }
 }
 
 #[cfg(test)]
@@ -195,21 +223,67 @@ mod tests {
     use crate::engine::Run;
 
     #[test]
-    fn only_who_has_not_executed_its_command_is_ended() {
-        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
-        let pid = child.id().cast_signed();
-        // A service that is what uphold is, too: one whose exec was seen, and one of which nobody knows.
-        while !fs::read_link(format!("/proc/{pid}/exe"))
-            .is_ok_and(|exe| exe != std::env::current_exe().unwrap())
-        {
-            std::thread::yield_now();
+    fn only_who_has_executed_nothing_and_has_the_lock_is_ended() {
+        let _alone = super::super::tests::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let record = |pid, start| Record { run: Run(1), pid, start, uid: 0, exit: None };
+        let stranger = unborn();
+        let lock = open(&dir.path().join("lock")).unwrap();
+        let child = unborn();
+        // What it has open as its stdout is for this: it has executed something.
+        let mut command = std::process::Command::new("sleep");
+        let mut sleep = command.arg("600").stdout(lock.try_clone().unwrap()).spawn().unwrap();
+        let service = sleep.id().cast_signed();
+        let ended = [(stranger, 0), (service, 0), (child, 7), (child, 0)]
+            .map(|(pid, start)| end_unborn(&record(pid, start), &lock));
+        let open = [stranger, service].map(|pid| has_open(pid, &lock));
+        for pid in [stranger, child] {
+            let _ = sys::kill(pid, Signal::KILL);
+            sys::wait(sys::Child::Pid(pid), false, true).unwrap();
         }
-        let holder = Holder { pid: Some(1), start: 0, image: image(&pid.to_string()) };
-        let record = |start| Record { run: Run(1), pid, start, uid: 0, exit: None };
-        holder.end_unborn(&record(kin::started(pid)));
-        assert!(sys::pidfd_lives(&sys::pidfd_open(pid).unwrap()));
-        holder.end_unborn(&record(0));
-        assert!(!child.wait().unwrap().success());
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert_eq!(ended, [false, false, false, true]);
+        assert_eq!(open, [false, true]);
+    }
+
+    /// A child that executes nothing and has open what this process has.
+    fn unborn() -> i32 {
+        // SAFETY: the child does nothing but to wait for signals, which signal-safety(7) allows.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Parent { child } => child.as_raw(),
+            nix::unistd::ForkResult::Child => loop {
+                // SAFETY: takes nothing.
+                let _ = unsafe { libc::pause() };
+            },
+        }
+    }
+
+    #[test]
+    fn a_child_that_hangs_before_its_exec_keeps_nobody_out_whatever_image_it_is_of() {
+        let _alone = super::super::tests::alone();
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("private")).unwrap();
+        let inherited = Inherited::default();
+        let (mut slots, _) = slots::Slots::open(&inherited, Some(&dir.path().join("private")), 7).unwrap();
+        let slot = slots.take(Run(1)).unwrap().unwrap();
+        let mut lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
+        // Of one that is gone, and that was of another image when it wrote this than when it made the child.
+        let text = format!("{} 1\n", std::process::id());
+        lock.0.rewind().unwrap();
+        lock.0.set_len(0).unwrap();
+        lock.0.write_all(text.as_bytes()).unwrap();
+        let child = unborn();
+        slot.pid.store(child, std::sync::atomic::Ordering::SeqCst);
+        // A kill closes it, and unlocks nothing that somebody else has open.
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&*lock.0);
+        std::mem::forget(lock);
+        nix::unistd::close(descriptor).unwrap();
+        let locked = lock_runtime_dir(dir.path(), &mut Inherited::default());
+        let _ = sys::kill(child, Signal::KILL);
+        sys::wait(sys::Child::Pid(child), false, true).unwrap();
+        assert!(locked.is_ok(), "{locked:?}");
+        assert_eq!(slot.record().pid, 0);
     }
 
     #[test]
