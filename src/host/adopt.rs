@@ -139,13 +139,18 @@ impl Host {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
             (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref(), pidfd),
         };
-        let begun = match (&found, self.slots.get(run)) {
+        let start = match &found {
+            Found::Child => kin::started(pid),
+            Found::Other(other) => other.start,
+            Found::Kept(_) | Found::Ended(_) => 0,
+        };
+        let begun = match self.slots.get(run).filter(|_| begun.is_some_and(|record| record.start == 0)) {
             // It is proven to be the run's by now, and the next uphold is to know it at once.
-            (Found::Other(other), Some(slot)) if begun.is_some_and(|record| record.start == 0) => {
-                slot.born(pid, other.start, kin::owner(pid));
+            Some(slot) if start != 0 => {
+                slot.born(pid, start, kin::owner(pid));
                 Some(slot.record())
             }
-            (_, _) => begun,
+            Some(_) | None => begun,
         };
         let lives = matches!(found, Found::Child | Found::Other(_) | Found::Kept(_)).then_some(pid);
         let output = self.reopen(&order, &stem, stored, lives);

@@ -604,13 +604,33 @@ async fn a_peer_is_known_by_the_kernel() {
     assert!(groups.contains(&nix::unistd::getegid().as_raw()));
 }
 
-/// A file whose execution hangs until this is dropped, as on a dead mount: a write lease on it has to be
-/// broken first, and its holder does not answer.
+#[tokio::test]
+async fn a_child_whose_start_was_not_recorded_gets_that_when_it_is_taken_over() {
+    let mut bench = Bench::with(|settings, news| {
+        let slots = Slots::open(&Inherited::default(), settings.private.as_deref(), 7).unwrap().0;
+        Host::with_base(settings, slots, news, None)
+    });
+    let unit = unit(&["sleep", "600"]);
+    bench.spawn(1, unit.clone());
+    let (pid, _output) = bench.spawned().await;
+    let slot = bench.host.slots.get(Run(1)).unwrap();
+    let whole = slot.record();
+    assert_ne!(whole.start, 0);
+    // As an image leaves it that ended before it could look.
+    slot.born(pid.cast_signed(), 0, whole.uid + 1);
+    let (unit, so_far) = (Arc::new(unit), crate::engine::SoFar::Born);
+    let taken = crate::engine::Taken { instance: name(), run: Run(1), unit, so_far };
+    bench.host.adopt(taken, false, &mut Stored::default());
+    assert_eq!((slot.record().start, slot.record().uid), (whole.start, whole.uid));
+}
+
 /// Nothing is kept for another uphold.
 fn unkept() -> Slots {
     Slots::none()
 }
 
+/// A file whose execution hangs until this is dropped, as on a dead mount: a write lease on it has to be
+/// broken first, and its holder does not answer.
 fn hanging(path: &Path) -> std::fs::File {
     use nix::libc;
     use std::os::fd::AsRawFd;
