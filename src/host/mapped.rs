@@ -135,11 +135,16 @@ pub fn waiting(pipe: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
 
     use super::*;
+
+    /// A place at which no file can be put.
+    pub(in super::super) fn nowhere() -> Place {
+        Place { start: NonNull::dangling(), size: 64 }
+    }
 
     #[test]
     fn what_is_stored_is_in_the_file_and_is_found_again() {

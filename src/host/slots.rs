@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::inherited::Inherited;
@@ -123,10 +124,10 @@ fn may_be_of(private: &Path, token: u64) -> bool {
 #[derive(Debug)]
 pub struct Slots {
     /// `None`: nothing is kept.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     chunks: Vec<&'static [Slot]>,
-    /// Where the file is mapped, once for each chunk.
-    places: Vec<Place>,
+    /// Where a file is mapped, once for each chunk, and which: they differ after a replacement that has failed.
+    places: Vec<(Place, Arc<File>)>,
     length: usize,
     free: Vec<&'static Slot>,
     used: HashMap<Run, &'static Slot>,
@@ -143,7 +144,7 @@ impl Slots {
     ) -> io::Result<(Slots, Option<io::Error>)> {
         let opened = inherited.lasting(private, FILE, |file| {
             let there = usize::try_from(file.metadata()?.len()).unwrap_or(0) / size_of::<Slot>();
-            let mut slots = Slots { file: Some(file), ..Slots::none() };
+            let mut slots = Slots { file: Some(Arc::new(file)), ..Slots::none() };
             slots.map(there.next_power_of_two().clamp(FIRST, MOST))?;
             slots.begin(token);
             Ok(slots)
@@ -182,7 +183,7 @@ impl Slots {
     fn map(&mut self, length: usize) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mapped = Mapped::of(file, length * size_of::<Slot>())?;
-        self.places.push(mapped.place());
+        self.places.push((mapped.place(), file.clone()));
         // SAFETY: all fields of a slot are atomics of plain numbers.
         let slots = unsafe { mapped.forever::<Slot>(self.length * size_of::<Slot>(), length - self.length) };
         self.chunks.push(slots);
@@ -206,7 +207,9 @@ impl Slots {
     /// Somebody has removed the file: a new one takes its place, in the directory and under every slot. What a
     /// start in flight stores meanwhile is in the new one, too.
     pub(super) fn renew(&mut self, private: &Path) -> io::Result<()> {
-        let Some(old) = &self.file else { return Ok(()) };
+        if self.file.is_none() {
+            return Ok(());
+        }
         let draft = private.join("runs.new");
         // It may be the old one, if that could not be given its name: nothing under a slot is ever cut short.
         match std::fs::remove_file(&draft) {
@@ -215,22 +218,26 @@ impl Slots {
         }
         let mut options = File::options();
         let new = options.read(true).write(true).create_new(true).mode(0o600).open(&draft)?;
-        let length = self.length * size_of::<Slot>();
         // All of it is allocated before anything depends on it.
-        drop(Mapped::of(&new, length)?);
-        let (mut before, mut after) = (vec![0; length], vec![0; length]);
-        old.read_exact_at(&mut before, 0)?;
-        new.write_all_at(&before, 0)?;
-        for place in &self.places {
+        drop(Mapped::of(&new, self.length * size_of::<Slot>())?);
+        let new = Arc::new(new);
+        let mut offset = 0;
+        for (slots, (place, file)) in self.chunks.iter().zip(&mut self.places) {
+            let length = size_of_val(*slots);
+            let (mut before, mut after) = (vec![0; length], vec![0; length]);
+            file.read_exact_at(&mut before, offset)?;
+            new.write_all_at(&before, offset)?;
             // SAFETY: the mappings of slots are there for good, and slots are atomics, shared.
             unsafe { place.put(&new) }?;
+            let old = std::mem::replace(file, new.clone());
+            old.read_exact_at(&mut after, offset)?;
+            let ((before, _), (after, _)) = (before.as_chunks(), after.as_chunks());
+            for (slot, (before, after)) in slots.iter().zip(before.iter().zip(after)) {
+                slot.catch_up(before, after);
+            }
+            offset += length as u64;
         }
-        old.read_exact_at(&mut after, 0)?;
         self.file = Some(new);
-        let ((before, _), (after, _)) = (before.as_chunks(), after.as_chunks());
-        for (slot, (before, after)) in self.chunks.iter().copied().flatten().zip(before.iter().zip(after)) {
-            slot.catch_up(before, after);
-        }
         std::fs::rename(draft, private.join(FILE))
     }
 
@@ -429,6 +436,32 @@ mod tests {
         let slots = opened(dir.path(), 7);
         assert_eq!(slots.get(Run(600)).unwrap().record().pid, 2600);
         assert_eq!((slots.get(Run(1)).unwrap().record().pid, slots.runs().len()), (2001, 601));
+    }
+
+    #[test]
+    fn what_is_stored_after_a_replacement_that_failed_half_way_outlives_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = opened(dir.path(), 7);
+        let taken: Vec<_> = (1..=600).map(|run| slots.take(Run(run)).unwrap().unwrap()).collect();
+        std::fs::remove_file(dir.path().join("runs")).unwrap();
+        let whole = std::mem::replace(&mut slots.places[1].0, super::super::mapped::tests::nowhere());
+        assert!(slots.renew(dir.path()).is_err());
+        assert!(!slots.are_in(dir.path()));
+        for slot in &taken {
+            let run = slot.run.load(SeqCst);
+            slot.born(run as i32 + 1000, run, 33);
+            slot.ended(Exit::Code(3));
+        }
+        slots.places[1].0 = whole;
+        slots.renew(dir.path()).unwrap();
+        assert!(slots.are_in(dir.path()));
+        drop(slots);
+        let slots = opened(dir.path(), 7);
+        for run in 1..=600 {
+            let record = slots.get(Run(run)).unwrap().record();
+            let expected = (run as i32 + 1000, run, 33, Some(Exit::Code(3)));
+            assert_eq!((record.pid, record.start, record.uid, record.exit), expected);
+        }
     }
 
     #[test]
