@@ -186,7 +186,7 @@ impl Inheritance {
     pub fn close_descriptors(&mut self) {
         self.stored = Stored::default();
         let descriptors = std::mem::take(&mut self.descriptors);
-        if self.same {
+        if self.same || host::goes_on() {
             descriptors.close();
         }
     }

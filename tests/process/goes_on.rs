@@ -59,6 +59,25 @@ fn a_crash_is_survived_where_nobody_reads_what_is_said_of_it() {
 }
 
 #[test]
+fn an_image_that_does_not_understand_the_one_before_leaves_nothing_of_it_open() {
+    let uphold = Uphold::fallible().unit("down", &format!("autostart = false\n{SLEEP}")).start();
+    // inotify, epoll, sockets and the like have no place where they would be opened anew.
+    let open = |uphold: &Uphold| {
+        let entries = fs::read_dir(format!("/proc/{}/fd", uphold.pid())).unwrap().flatten();
+        let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy() == "anon_inode:inotify").count()
+    };
+    let before = open(&uphold);
+    assert!(before > 0);
+    fs::write(uphold.path("run/private/state"), "nothing that anybody wrote\n").unwrap();
+    uphold.fail("command 1 panic");
+    let _ = uphold.http("POST /v1/units/down/stop");
+    uphold.until_said("the state of an uphold before is not taken over");
+    uphold.eventually("it answers", |uphold| image(uphold) == 1);
+    uphold.eventually("all of the one before is closed", |uphold| open(uphold) == before);
+}
+
+#[test]
 fn an_abort_is_a_crash_like_any_other() {
     let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
