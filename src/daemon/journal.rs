@@ -107,13 +107,15 @@ pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> 
     }
     let mut state = None;
     let mut torn = false;
-    for line in lines {
+    for (number, line) in (2..).zip(lines) {
         match unwrap(line) {
             Some(_) if torn => return Before::Useless("a line in the middle of it is corrupt".to_owned()),
             Some(json) => match versions::read(version, json) {
-                Some(change) => state.get_or_insert_with(Saved::default).merge(change),
-                None => {
-                    let why = format!("a line of it is not what one of state version {version} looks like");
+                Ok(change) => state.get_or_insert_with(Saved::default).merge(change),
+                Err(error) => {
+                    let why = format!(
+                        "line {number} of it is not what one of state version {version} looks like: {error}"
+                    );
                     return Before::Strange(Box::new((head, why)));
                 }
             },
@@ -511,13 +513,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Journal::begin(Some((Some(dir.path()), head())), &Engine::new(Settings::default()));
         let whole = fs::read_to_string(path(dir.path())).unwrap();
-        for json in ["{\"core\":7}", "{\"later\":{}}"] {
+        for (json, why) in
+            [("{\"core\":7}", "invalid type: integer `7`"), ("{\"later\":{}}", "unknown field `later`")]
+        {
             let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
             fs::write(path(dir.path()), format!("{whole}{line}")).unwrap();
-            assert!(
-                matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_)),
-                "{json}"
-            );
+            let said = match read(&path(dir.path()), Some(&head().world), (1, 1), false) {
+                Before::Strange(strange) => strange.1,
+                before => panic!("{json}: {before:?}"),
+            };
+            assert!(said.starts_with("line 3 of it ") && said.contains(why), "{said}");
         }
     }
 

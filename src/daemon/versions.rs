@@ -67,12 +67,12 @@ pub fn write<'a>(version: u32, saved: &'a Saved<'a>) -> Line<'a> {
     }
 }
 
-/// What a line says in a version that is [`known`]; `None`: that is not what one of it looks like.
-pub fn read(version: u32, json: &[u8]) -> Option<Saved<'static>> {
+/// What a line says in a version that is [`known`]. An error says why that is not what one of it looks like.
+pub fn read(version: u32, json: &[u8]) -> serde_json::Result<Saved<'static>> {
     match version {
         #[cfg(debug_assertions)]
         2.. => played::read(json),
-        _ => serde_json::from_slice(json).ok(),
+        _ => serde_json::from_slice(json),
     }
 }
 
@@ -101,8 +101,8 @@ mod played {
         later: Saved<'static>,
     }
 
-    pub(super) fn read(json: &[u8]) -> Option<Saved<'static>> {
-        serde_json::from_slice(json).ok().map(|Later { later }| later)
+    pub(super) fn read(json: &[u8]) -> serde_json::Result<Saved<'static>> {
+        serde_json::from_slice(json).map(|Later { later }| later)
     }
 }
 
@@ -147,6 +147,6 @@ mod tests {
             assert_eq!(json(&read(version, &line).unwrap()), json(&saved));
         }
         let plain = serde_json::to_vec(&write(1, &saved)).unwrap();
-        assert!(read(2, &plain).is_none());
+        assert!(read(2, &plain).is_err());
     }
 }
