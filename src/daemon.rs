@@ -189,7 +189,10 @@ impl Daemon {
             Wake::Deadline => self.handle(Input::Tick),
             Wake::Watchdog => self.manager.alive(),
             Wake::Unrecorded => self.conclude(Vec::new()),
-            Wake::Gone(names) => self.ground.lost(names),
+            Wake::Gone(names) => match self.logs.not_own(names) {
+                names if names.is_empty() => {}
+                names => self.ground.lost(names),
+            },
             Wake::Incomplete => self.put_back(),
         }
     }

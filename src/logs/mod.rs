@@ -41,6 +41,7 @@ mod position;
 mod pump;
 mod read;
 mod recover;
+mod removals;
 mod rotate;
 mod sink;
 mod stamp;
@@ -69,6 +70,7 @@ use crate::unit::{self, Name};
 use console::Console;
 use kept::Kept;
 use read::Reader;
+use removals::Removals;
 use wait::Command;
 
 pub use journal::{Gate, Lasting, Make, Memory, NAMELESS, REGION, Region};
@@ -190,6 +192,7 @@ const ANSWER: usize = 256;
 #[derive(Default)]
 struct Shared {
     kept: Kept,
+    removals: Removals,
     /// Counts the writes to each log that is written or followed.
     growth: Mutex<HashMap<PathBuf, watch::Sender<u64>>>,
 }
@@ -272,6 +275,13 @@ impl Logs {
     /// what of them is needed is put back. `region`: takes the place of the one in [`Lasting`].
     pub fn put_back(&self, region: Option<Box<dyn Region>>, gone: Option<BTreeSet<OsString>>) {
         self.order(Command::PutBack(region, gone));
+    }
+
+    /// Of names that were removed from the directory of FIFOs, those that the log thread has not removed itself.
+    /// Each is asked of once.
+    pub fn not_own(&self, mut names: Vec<OsString>) -> Vec<OsString> {
+        names.retain(|name| !self.shared.removals.hear(name));
+        names
     }
 
     /// The instance is gone: forget its last lines.

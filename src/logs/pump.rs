@@ -387,11 +387,13 @@ impl Pump {
         self.announce(id, 0, 0, ending);
         self.carry(id, 0, ending);
         if let Some(path) = self.streams.get(&id).and_then(|stream| stream.path.as_deref()) {
-            remove_fifo(path);
+            self.shared.removals.of(path, remove_file);
         }
         self.commit(id);
         let Some(stream) = self.streams.remove(&id) else { return };
-        stream.unfinished.delete();
+        if let Some(path) = stream.unfinished.path() {
+            self.shared.removals.of(path, remove_file);
+        }
         if let Sink::File(file) = &stream.sink {
             let (owner, limits) = (&stream.instance, limits(&stream.logs));
             let lead = if stream.logs.timestamps { self.stamper.at(SystemTime::now()) } else { &[] };
@@ -463,12 +465,15 @@ impl Pump {
     }
 }
 
-pub(super) fn remove_fifo(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
+/// Removes a file of a stream; whether it was there and is no more.
+pub(super) fn remove_file(path: &Path) -> bool {
+    let removed = fs::remove_file(path);
+    if let Err(error) = &removed
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!("cannot remove {}: {error}", path.display());
     }
+    removed.is_ok()
 }
 
 fn prefix(instance: &Name, logs: &unit::Logs) -> Vec<u8> {

@@ -16,7 +16,7 @@ use super::file::Writer;
 use super::journal::{Flight, Intent, Phase, TURN};
 use super::lines::{Ending, MOST, Splitter};
 use super::loss::{say, unread};
-use super::pump::{PART, Pump, remove_fifo};
+use super::pump::{PART, Pump, remove_file};
 use super::rotate::Limits;
 use super::sink::Sink;
 use super::unfinished::{Place, Unfinished};
@@ -80,7 +80,7 @@ impl Pump {
             if let Some(path) = fifo.and_then(|fifo| Some(self.dir.as_ref()?.join(fifo)))
                 && matches!(ending, Ending::Whole | Ending::Unread)
             {
-                remove_fifo(&path);
+                remove_file(&path);
             }
             unfinished.keep(splitter.unfinished(), intent.seq, self.batch.is_empty());
         }

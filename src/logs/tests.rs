@@ -122,6 +122,33 @@ fn act<F: Future>(work: F) -> F::Output {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
+#[tokio::test]
+async fn the_end_of_a_stream_removes_its_fifo_and_tells_that_from_what_somebody_else_removes() {
+    let bench = Bench::new();
+    let (mut service, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let fifo = bench.dir.path().join("web.1.out");
+    fs::write(&fifo, "").unwrap();
+    bench.logs.open(Source {
+        instance: name("web"),
+        run: Run(1),
+        stderr: false,
+        pipe: ours.into(),
+        path: Some(fifo.clone()),
+        logs: bare(),
+        begins: Begins::Anew,
+    });
+    service.write_all(b"a line\n").unwrap();
+    let names = || ["web.1.out", "web.1.out.part", "db.1.out"].map(OsString::from).to_vec();
+    bench.logs.tail(&name("web")).await;
+    assert_eq!(bench.logs.not_own(names()), names());
+    drop(service);
+    bench.logs.tail(&name("web")).await;
+    assert!(!fifo.exists());
+    assert_eq!(bench.logs.not_own(names()), names()[1..]);
+    assert_eq!(bench.logs.not_own(names()), names());
+}
+
 #[test]
 fn a_thousand_lines_and_an_immediate_end_are_all_there() {
     act(async {

@@ -8,13 +8,14 @@
 //! The first page is written by one write(2), which no SIGKILL divides: until then the old line stands, in a
 //! place where the new one is not written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::journal::Make;
 use super::lines::MOST;
+use super::pump::remove_file;
 
 const PAGE: usize = 4096;
 const HEAD: usize = 32;
@@ -176,14 +177,17 @@ impl Unfinished {
         }
     }
 
-    /// The stream is at its end.
-    pub(super) fn delete(&self) {
-        if let Place::Path(path) = &self.place
-            && let Err(error) = fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!("cannot remove {}: {error}", path.display());
+    /// Where the file is, or will be once there is anything to keep: it goes with the end of the stream. `None`: it
+    /// has no name.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Path(path) => Some(path),
+            Place::Memory { .. } | Place::Nowhere => None,
         }
+    }
+
+    fn delete(&self) {
+        self.path().map(remove_file);
     }
 }
 
@@ -196,6 +200,8 @@ fn place(half: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
