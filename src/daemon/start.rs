@@ -162,7 +162,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         environment: environment(),
         command: options.init.as_ref().map(command_unit).transpose()?.flatten(),
     };
-    let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
+    let (runtime_dir, log_dir) = (options.runtime_dir.as_deref(), options.log_dir.as_deref());
+    let places = Places::find(host::uid(), runtime_dir, log_dir, &descriptors)
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
