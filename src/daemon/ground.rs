@@ -130,6 +130,16 @@ fn is_of_stream(name: &OsString) -> bool {
 }
 
 impl Daemon {
+    /// What the next image goes by is where it looks: nobody has removed it, or that was seen and mended.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some(runtime) = &self.ground.runtime else { return true };
+        let kept = |private: &PathBuf| {
+            (self.host.is_kept_in_memory() || self.host.is_kept_in(private)) && self.journal.is_in(private)
+        };
+        self.ground.lock.as_ref().is_none_or(|lock| lock.is_in(runtime))
+            && self.ground.private.as_ref().is_none_or(kept)
+    }
+
     /// Looks what is gone of the runtime directory, and puts it back.
     pub(super) fn put_back(&mut self) {
         self.ground.due = None;

@@ -215,7 +215,8 @@ impl Daemon {
 
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
-        if self.ground.due().is_some() && self.ground.holds().is_ok() {
+        // The signs of a removal may be on their way.
+        if (self.ground.due().is_some() || !self.is_whole()) && self.ground.holds().is_ok() {
             self.put_back();
             // Once the listener of before is closed: the new image goes by the path.
             let (inward, path) = (self.inward.clone(), path.to_owned());

@@ -35,6 +35,7 @@ mod prepare;
 mod reap;
 mod reexec;
 mod runs;
+mod salvage;
 mod signals;
 mod slots;
 mod spawn;
@@ -73,7 +74,7 @@ pub use crash::{
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
-pub use left::left_alive;
+pub use left::{left_alive, own_alive};
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;

@@ -22,7 +22,10 @@ command = [\"sh\", \"-c\", \"exec 3<>in; echo $$ >> runs; while read -r line <&3
 const LATE: &str = "autostart = false\ncommand = [\"sleep\", \"600\"]\n";
 
 fn started() -> Uphold {
-    let uphold = Uphold::new();
+    start(Uphold::new())
+}
+
+fn start(uphold: Uphold) -> Uphold {
     let made = Command::new("mkfifo").arg(uphold.path("in")).status().unwrap();
     assert!(made.success());
     let text = echoing(&uphold);
@@ -166,4 +169,45 @@ fn an_upgrade_right_after_the_loss_takes_over_what_runs() {
     });
     assert_eq!(uphold.main_pid("web"), pid);
     survives_a_kill(&mut uphold, "upgrade");
+}
+
+/// uphold panics at once.
+fn crash(uphold: &Uphold) {
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+}
+
+fn goes_on_with(uphold: &mut Uphold, pid: i32, what: &str) {
+    uphold.eventually("the next image answers", |uphold| {
+        uphold.get("/v1/version").is_some_and(|version| version["image"] == 2)
+    });
+    assert_eq!(uphold.main_pid("web"), pid, "{what}: {}", uphold.stderr());
+    survives_a_kill(uphold, what);
+}
+
+#[test]
+fn a_crash_right_after_the_loss_takes_over_what_runs() {
+    for what in ["", "private/state", "private/runs"] {
+        let mut uphold = start(Uphold::fallible());
+        let pid = uphold.main_pid("web");
+        remove(&uphold, what);
+        crash(&uphold);
+        goes_on_with(&mut uphold, pid, what);
+    }
+}
+
+#[test]
+fn a_crash_while_nothing_can_be_put_back_takes_over_what_runs_once_it_can() {
+    let mut uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    fs::create_dir(uphold.path("run/private/state.new")).unwrap();
+    remove(&uphold, "private/state");
+    uphold.until_said("and they cannot be put back: private/state");
+    crash(&uphold);
+    uphold.until_said("trying again in a second, for its services run");
+    // Nobody else gets in between.
+    let output = uphold.run();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_alive(pid));
+    fs::remove_dir(uphold.path("run/private/state.new")).unwrap();
+    goes_on_with(&mut uphold, pid, "in the way");
 }
