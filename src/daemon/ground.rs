@@ -109,6 +109,12 @@ impl Ground {
         self.due
     }
 
+    /// What lies in the runtime directory is this uphold's, and not another one's that has come since somebody removed it.
+    pub(super) fn is_own(&self) -> bool {
+        let lock = self.lock.as_ref().zip(self.runtime.as_deref());
+        lock.is_none_or(|(lock, runtime)| lock.is_in(runtime))
+    }
+
     /// An error says that the next uphold would not find what is started now.
     pub(super) fn holds(&self) -> io::Result<()> {
         if self.bare { Err(io::Error::other("the runtime directory is not whole")) } else { Ok(()) }
@@ -132,12 +138,10 @@ fn is_of_stream(name: &OsString) -> bool {
 impl Daemon {
     /// What the next image goes by is where it looks: nobody has removed it, or that was seen and mended.
     pub(super) fn is_whole(&self) -> bool {
-        let Some(runtime) = &self.ground.runtime else { return true };
         let kept = |private: &PathBuf| {
             (self.host.is_kept_in_memory() || self.host.is_kept_in(private)) && self.journal.is_in(private)
         };
-        self.ground.lock.as_ref().is_none_or(|lock| lock.is_in(runtime))
-            && self.ground.private.as_ref().is_none_or(kept)
+        self.ground.is_own() && self.ground.private.as_ref().is_none_or(kept)
     }
 
     /// Looks what is gone of the runtime directory, and puts it back.
@@ -215,9 +219,12 @@ impl Daemon {
         }
         self.ground.bare = false;
         self.put_socket_back(runtime, back)?;
-        let endpoints = runtime.join("endpoints");
-        if !endpoints.exists() {
+        let there = runtime.join("endpoints").exists();
+        // Without the lock none was written.
+        if !there || back.contains(&"lock") {
             self.board.put_back(self.engine.endpoints());
+        }
+        if !there {
             back.push("endpoints");
         }
         Ok(())

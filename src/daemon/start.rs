@@ -449,7 +449,11 @@ async fn live(
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
-    daemon.board.finish(LAST_ENDPOINTS);
+    // Another uphold may have the directory by now.
+    let own = daemon.ground.is_own();
+    if own {
+        daemon.board.finish(LAST_ENDPOINTS);
+    }
     daemon.logs.finish(LAST_LINES).await;
     let reboot = daemon.reboot;
     let accepting = daemon.ground.accepting.take();
@@ -461,10 +465,10 @@ async fn live(
         accepting.abort();
         server.finish(LAST_ANSWERS).await;
     }
-    if let Some(path) = socket {
+    if let Some(path) = socket.filter(|_| own) {
         drop(std::fs::remove_file(path));
     }
-    if let Some(private) = &places.private {
+    if let Some(private) = places.private.as_ref().filter(|_| own) {
         journal::remove(private);
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -386,7 +386,10 @@ impl Pump {
         }
         self.announce(id, 0, 0, ending);
         self.carry(id, 0, ending);
-        if let Some(path) = self.streams.get(&id).and_then(|stream| stream.path.as_deref()) {
+        if let Some(stream) = self.streams.get(&id)
+            && let Some(path) =
+                stream.path.as_deref().filter(|path| !is_anothers(path, stream.pipe.get_ref()))
+        {
             remove_fifo(path);
         }
         self.commit(id);
@@ -461,6 +464,12 @@ impl Pump {
             file.borrow_mut().close();
         }
     }
+}
+
+/// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
+fn is_anothers(path: &Path, pipe: &File) -> bool {
+    let (Ok(there), Ok(ours)) = (fs::symlink_metadata(path), pipe.metadata()) else { return false };
+    there.file_type().is_fifo() && (there.dev(), there.ino()) != (ours.dev(), ours.ino())
 }
 
 pub(super) fn remove_fifo(path: &Path) {

@@ -211,3 +211,30 @@ fn a_crash_while_nothing_can_be_put_back_takes_over_what_runs_once_it_can() {
     fs::remove_dir(uphold.path("run/private/state.new")).unwrap();
     goes_on_with(&mut uphold, pid, "in the way");
 }
+
+#[test]
+fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
+    let mut uphold = start(Uphold::new());
+    uphold.signal(Signal::SIGSTOP);
+    remove(&uphold, "");
+    let run = uphold.path("run").display().to_string();
+    let other = Uphold::new().without(&["--runtime-dir"]).mode(&["run", "--runtime-dir", &run]);
+    let other = other.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
+    // It answers in the place of the first one.
+    uphold.until("web", "running");
+    let (pid, is_there) = (uphold.main_pid("web"), |what: &str| uphold.path("run").join(what).exists());
+    let all = ["control.sock", "lock", "private/state", "private/web.1.out", "endpoints/web.json"];
+    uphold.eventually("all is there", |_| all.iter().all(|what| is_there(what)));
+    let others = format!("\"pid\":{}", other.pid());
+    let is_others = || fs::read_to_string(uphold.path("run/private/state")).unwrap().contains(&others);
+    assert!(is_others());
+    uphold.signal(Signal::SIGCONT);
+    uphold.until_said(&format!("uphold with pid {} holds it", other.pid()));
+    assert!(is_others());
+    uphold.signal(Signal::SIGTERM);
+    uphold.until_said("shutting down");
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+    let gone: Vec<&str> = all.into_iter().filter(|what| !uphold.path("run").join(what).exists()).collect();
+    assert!(gone.is_empty() && uphold.main_pid("web") == pid, "{gone:?}");
+    assert!(fs::read_to_string(uphold.path("run/private/state")).unwrap().contains(&others));
+}
