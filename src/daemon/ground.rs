@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, Id};
 use tokio::time::Instant;
 
 use super::listener::{self, listen};
@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Device and inode of what lies at a path.
-type Id = Option<(u64, u64)>;
+type Place = Option<(u64, u64)>;
 
 /// What uphold has in its runtime directory, and what it knows of that being gone.
 pub(super) struct Ground {
@@ -42,10 +42,10 @@ pub(super) struct Ground {
     guard: Option<Guard>,
     /// Who accepts at the control socket; `None`: nobody is to.
     pub(super) accepting: Option<AbortHandle>,
-    socket: Id,
+    socket: Place,
     /// The notes of the log pump, and the page for crashes.
-    notes: Id,
-    page: Id,
+    notes: Place,
+    page: Place,
     /// What was removed since the last look.
     gone: BTreeSet<OsString>,
     due: Option<Instant>,
@@ -109,6 +109,11 @@ impl Ground {
         self.due
     }
 
+    /// Which listener clients come in by.
+    pub(super) fn listener(&self) -> Option<Id> {
+        self.accepting.as_ref().map(AbortHandle::id)
+    }
+
     /// What lies in the runtime directory is this uphold's, and not another one's that has come since somebody removed it.
     pub(super) fn is_own(&self) -> bool {
         let lock = self.lock.as_ref().zip(self.runtime.as_deref());
@@ -121,12 +126,12 @@ impl Ground {
     }
 }
 
-fn id(path: &Path) -> Id {
+fn id(path: &Path) -> Place {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Nothing lies there, or another one's.
-fn is_gone(path: &Path, ours: Id) -> bool {
+fn is_gone(path: &Path, ours: Place) -> bool {
     ours.is_some() && id(path) != ours
 }
 
@@ -141,7 +146,13 @@ impl Daemon {
         let kept = |private: &PathBuf| {
             (self.host.is_kept_in_memory() || self.host.is_kept_in(private)) && self.journal.is_in(private)
         };
-        self.ground.is_own() && self.ground.private.as_ref().is_none_or(kept)
+        self.ground.is_own() && !self.lacks_socket() && self.ground.private.as_ref().is_none_or(kept)
+    }
+
+    /// The control socket is gone, and could not be put back: no image can begin without it.
+    pub(super) fn lacks_socket(&self) -> bool {
+        let runtime = self.ground.runtime.as_ref().filter(|_| self.ground.accepting.is_some());
+        runtime.is_some_and(|runtime| is_gone(&runtime.join(listener::SOCKET), self.ground.socket))
     }
 
     /// Looks what is gone of the runtime directory, and puts it back.

@@ -220,7 +220,8 @@ fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
     let run = uphold.path("run").display().to_string();
     let other = Uphold::new().without(&["--runtime-dir"]).mode(&["run", "--runtime-dir", &run]);
     let other = other.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
-    // It answers in the place of the first one.
+    uphold
+        .eventually("it answers in the place of the first one", |uphold| uphold.get("/v1/version").is_some());
     uphold.until("web", "running");
     let (pid, is_there) = (uphold.main_pid("web"), |what: &str| uphold.path("run").join(what).exists());
     let all = ["control.sock", "lock", "private/state", "private/web.1.out", "endpoints/web.json"];
@@ -237,4 +238,22 @@ fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
     let gone: Vec<&str> = all.into_iter().filter(|what| !uphold.path("run").join(what).exists()).collect();
     assert!(gone.is_empty() && uphold.main_pid("web") == pid, "{gone:?}");
     assert!(fs::read_to_string(uphold.path("run/private/state")).unwrap().contains(&others));
+}
+
+#[test]
+fn without_its_control_socket_uphold_stays_what_it_is_until_that_is_back() {
+    let mut uphold = start(Uphold::new());
+    let pid = uphold.main_pid("web");
+    fs::create_dir(uphold.path("run/aside")).unwrap();
+    // Another may be there before the directory is.
+    let [aside, socket] = ["run/aside", "run/control.sock"].map(|path| uphold.path(path));
+    while fs::rename(&aside, &socket).is_err() {
+        fs::remove_file(&socket).unwrap();
+    }
+    uphold.signal(Signal::SIGUSR2);
+    uphold.until_said("not upgraded: control.sock cannot be put back at the moment");
+    fs::remove_dir(socket).unwrap();
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("UpgradeFailed").signal(Signal::SIGUSR2);
+    goes_on_with(&mut uphold, pid, "control.sock");
 }
