@@ -257,3 +257,11 @@ fn without_its_control_socket_uphold_stays_what_it_is_until_that_is_back() {
     uphold.until_own_event("UpgradeFailed").signal(Signal::SIGUSR2);
     goes_on_with(&mut uphold, pid, "control.sock");
 }
+
+#[test]
+fn a_directory_that_nothing_lies_in_is_put_back_too() {
+    let uphold = Uphold::with_unit("all", "type = \"group\"\n");
+    uphold.until("all", "running");
+    remove(&uphold, "");
+    uphold.eventually("it is there again", |uphold| uphold.path("run/endpoints").is_dir());
+}
