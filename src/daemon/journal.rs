@@ -391,6 +391,11 @@ impl Journal {
         self.due
     }
 
+    /// That attempt is for later.
+    pub fn put_off(&mut self) {
+        self.due = self.due.map(|_| Instant::now() + AGAIN);
+    }
+
     /// Once when it begins to fail, once when it is over.
     fn say(&mut self, recorded: &io::Result<()>) {
         match recorded {

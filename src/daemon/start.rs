@@ -437,6 +437,10 @@ async fn live(
     let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
     let mut ears = Ears { news, notices, requests, signals, faults, gone, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
+    if !daemon.is_whole() {
+        // Somebody has removed something before that was watched.
+        daemon.ground.lost(vec![OsString::new()]);
+    }
     daemon.take_over(before);
     before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });

@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -259,9 +261,57 @@ fn without_its_control_socket_uphold_stays_what_it_is_until_that_is_back() {
 }
 
 #[test]
+fn what_uphold_can_do_without_does_not_keep_what_the_next_one_needs_from_being_put_back() {
+    let mut uphold = started();
+    // A new page for crashes cannot be made there.
+    std::os::unix::fs::symlink("/nowhere/crash", uphold.path("run/private/link")).unwrap();
+    fs::rename(uphold.path("run/private/link"), uphold.path("run/private/crash")).unwrap();
+    remove(&uphold, "private/state");
+    uphold.until_said("cannot be put back: private/crash");
+    uphold.until_own_event("the next uphold takes over what runs as before");
+    assert!(uphold.path("run/private/state").exists());
+    survives_a_kill(&mut uphold, "crash");
+}
+
+#[test]
+fn a_look_that_has_crashed_uphold_twice_does_not_keep_it_from_answering() {
+    let uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    for image in 2..=3 {
+        uphold.fail("putting-back 1 panic");
+        remove(&uphold, "private/pump");
+        crate::goes_on::until_image(&uphold, image);
+    }
+    remove(&uphold, "private/pump");
+    uphold.until_said("dropped what has crashed uphold twice: a look at the runtime directory");
+    // Another binary may do better.
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert!(uphold.path("run/private/pump").exists());
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
 fn a_directory_that_nothing_lies_in_is_put_back_too() {
     let uphold = Uphold::with_unit("all", "type = \"group\"\n");
     uphold.until("all", "running");
     remove(&uphold, "");
     uphold.eventually("it is there again", |uphold| uphold.path("run/endpoints").is_dir());
+}
+
+#[test]
+fn what_is_removed_while_uphold_begins_is_put_back() {
+    if !have("strace") {
+        return skip("strace is not installed");
+    }
+    let strace = "strace -D -f -qq -o /dev/null --trace=inotify_init1 --inject=inotify_init1:delay_enter=1s";
+    let uphold = Uphold::new().under(&strace.split(' ').collect::<Vec<_>>());
+    let mut uphold = uphold.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
+    let mode = |socket: PathBuf| fs::metadata(socket).map_or(0, |found| found.permissions().mode() & 0o777);
+    uphold.eventually("it listens", |uphold| mode(uphold.socket()) == 0o666);
+    remove(&uphold, "");
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("RuntimeDirLost");
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill().again();
+    assert_eq!(uphold.main_pid("web"), pid);
 }
