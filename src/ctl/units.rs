@@ -38,8 +38,8 @@ pub(super) async fn expand(context: &Context, patterns: &[String]) -> Result<(Ve
 /// `all` whatever units are called, an instance's name, a unit's name (all its instances), or a glob.
 pub(super) fn select(patterns: &[String], views: &[View]) -> Selection {
     let mut selection = Selection::default();
-    for pattern in patterns {
-        let pattern = if pattern == "all" { "*" } else { pattern };
+    for asked in patterns {
+        let pattern = if asked == "all" { "*" } else { asked };
         let exact = |view: &&View| view.name.as_str() == pattern;
         let of_unit = |view: &&View| view.unit.as_str() == pattern;
         let alike = |view: &&View| glob(pattern, &view.name);
@@ -51,7 +51,7 @@ pub(super) fn select(patterns: &[String], views: &[View]) -> Selection {
             found = views.iter().filter(alike).collect();
         }
         if found.is_empty() {
-            selection.missing.push(missing(pattern, views));
+            selection.missing.push(missing(asked, views));
         }
         for view in found {
             if !selection.names.contains(&view.name) {

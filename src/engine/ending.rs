@@ -185,8 +185,10 @@ impl Engine {
     /// COMMAND, if it is another one than that of the uphold before, which may run: it was asked for.
     pub(super) fn other_command(&self, plan: &Plan) -> Option<Name> {
         let name = self.settings.command.as_ref()?;
-        let (old, new) = (self.instances.get(name)?, plan.units().get(name)?);
-        (old.unit.command != new.loaded.unit.command).then(|| name.clone())
+        let (instance, new) = (self.instances.get(name)?, plan.units().get(name)?);
+        // One that gives way already does not do it again.
+        let old = instance.pending.as_ref().unwrap_or(&instance.unit);
+        (old.command != new.loaded.unit.command).then(|| name.clone())
     }
 
     /// The COMMAND of before gives way to the one that was asked for. What came for it is not for this one.

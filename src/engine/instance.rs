@@ -47,8 +47,8 @@ pub(super) struct Instance {
     pub(super) exits: VecDeque<LastExit>,
     /// It has just become `failed` or `completed`: `on_end` is looked at once.
     pub(super) final_end: bool,
-    /// What it requires only since its file was read again, and was down then: what runs goes on without it
-    /// until it is there.
+    /// What it requires only since its file was read again, and was not up then: what runs goes on without it
+    /// until it was up.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) spared: BTreeSet<Name>,
     /// What it showed to others when they last looked.

@@ -175,12 +175,18 @@ impl Engine {
         self.instances.get(name).is_none_or(|instance| !instance.spared.contains(required))
     }
 
-    /// Drops what it was spared of and is there by now, and all of it once it does not run.
+    /// It is up, and not about to go.
+    pub(super) fn is_there(&self, name: &Name) -> bool {
+        let face = self.shown(name);
+        face.up && !face.stopping
+    }
+
+    /// Drops what it was spared of and is there by now, and all of it once it has come to rest.
     fn bind(&mut self, name: &Name) {
         let Some(instance) = self.instances.get(name).filter(|instance| !instance.spared.is_empty()) else {
             return;
         };
-        let still = |required: &&Name| instance.is_set() && self.shown(required).gone;
+        let still = |required: &&Name| !is_at_rest(&instance.state) && !self.is_there(required);
         let spared: BTreeSet<Name> = instance.spared.iter().filter(still).cloned().collect();
         if let Some(instance) = self.instances.get_mut(name) {
             instance.spared = spared;
@@ -285,7 +291,7 @@ impl Engine {
     }
 }
 
-fn is_at_rest(state: &State) -> bool {
+pub(super) fn is_at_rest(state: &State) -> bool {
     match state {
         State::Inactive(_) | State::Failed(_) | State::Completed => true,
         State::Waiting(_)

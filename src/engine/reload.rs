@@ -1,11 +1,12 @@
 //! New files: the first plan, `daemon-reload` and `update`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
 use super::input::{Answer, Effect, Ticket};
 use super::instance::{Idle, Instance, Next, State, Step};
+use super::order::is_at_rest;
 use super::time::Time;
 use super::view::{Changes, Wanted};
 use crate::plan::{self, Change, Plan, Planned};
@@ -101,11 +102,15 @@ impl Engine {
 
     fn apply(&mut self, now: Time, effects: &mut Vec<Effect>, plan: Arc<Plan>, changes: &Changes) {
         self.follow_plan(plan.clone());
+        let mut added = BTreeMap::new();
         for (name, planned) in plan.units() {
             let loaded = &planned.loaded;
-            if !self.instances.contains_key(name) {
-                let new = Instance::new(now, loaded.unit.clone(), loaded.masked);
-                self.instances.insert(name.clone(), new);
+            match self.instances.get(name) {
+                Some(instance) => drop(added.insert(name.clone(), instance.requires_newly(planned))),
+                None => {
+                    let new = Instance::new(now, loaded.unit.clone(), loaded.masked);
+                    self.instances.insert(name.clone(), new);
+                }
             }
             self.step(now, effects, name, |instance, step| {
                 instance.removed = false;
@@ -113,7 +118,7 @@ impl Engine {
                 instance.read_again(step, &loaded.unit);
             });
         }
-        self.spare(&changes.stopped);
+        self.spare(&changes.stopped, &added);
         for name in &changes.removed {
             // A masked unit is named there too, and stays in the plan.
             let gone = !plan.units().contains_key(name);
@@ -140,9 +145,12 @@ impl Engine {
         self.activate(now, effects, &changes.restarted);
     }
 
-    /// New files touch no process: what was down before they were read is waited for by the next start alone
-    /// of what requires it by now. `stopped`: what goes with the reading itself.
-    fn spare(&mut self, stopped: &[Name]) {
+    /// New files touch no process: what is not up when they are read is waited for by the next start alone of
+    /// what requires it by now, until it was up. `stopped`: what goes with the reading itself. `added`: what each
+    /// requires since.
+    fn spare(&mut self, stopped: &[Name], added: &BTreeMap<Name, BTreeSet<Name>>) {
+        let absent: BTreeSet<Name> =
+            self.instances.keys().filter(|name| !self.is_there(name)).cloned().collect();
         let mut down: BTreeSet<Name> = self
             .instances
             .values()
@@ -158,18 +166,24 @@ impl Engine {
         live.sort_by_key(|planned| planned.rank);
         for planned in live {
             let name = &planned.loaded.unit.name;
-            let Some(instance) = self.instances.get_mut(name).filter(|instance| instance.is_set()) else {
+            let Some(instance) = self.instances.get_mut(name).filter(|instance| !is_at_rest(&instance.state))
+            else {
                 continue;
             };
-            let missing: BTreeSet<Name> =
-                planned.requires.iter().filter(|required| down.contains(*required)).cloned().collect();
-            if missing.is_empty() {
-                continue;
-            }
+            let mut required = planned.requires.iter();
             match instance.unit.kind {
                 // It has no process, and is no more than what it requires.
-                Kind::Group => drop(down.insert(name.clone())),
-                Kind::Simple | Kind::Oneshot => instance.spared = missing,
+                Kind::Group if required.any(|required| down.contains(required)) => {
+                    down.insert(name.clone());
+                }
+                Kind::Group => {}
+                Kind::Simple | Kind::Oneshot => {
+                    let is_new = |required: &Name| added.get(name).is_some_and(|new| new.contains(required));
+                    let spared = |required: &&Name| {
+                        down.contains(*required) || is_new(required) && absent.contains(*required)
+                    };
+                    instance.spared.extend(required.filter(spared).cloned());
+                }
             }
         }
     }
@@ -243,6 +257,12 @@ impl Instance {
                 ) => {}
             }
         }
+    }
+
+    /// What a plan has it require that it did not so far.
+    fn requires_newly(&self, planned: &Planned) -> BTreeSet<Name> {
+        let known = &self.pending.as_ref().unwrap_or(&self.unit).requires;
+        planned.requires.iter().filter(|required| !known.contains(required)).cloned().collect()
     }
 
     /// Its text was read again.

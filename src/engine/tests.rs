@@ -925,6 +925,41 @@ fn a_reload_touches_no_process_though_what_it_requires_by_now_is_down() {
 }
 
 #[test]
+fn what_a_reload_made_it_require_and_fails_is_no_reason_to_stop_either() {
+    let job = || unit("job", |unit| (unit.kind, unit.restart.policy) = (Kind::Oneshot, Policy::Never));
+    let web = || unit("web", |unit| unit.requires = vec![name("job")]);
+    let mut script = Script::new(vec![plain("web")]);
+    script.spawned("web").done.clear();
+    script.load(vec![job(), web()], false).did(&["applied web", "answer 1: loaded", "spawn job"]);
+    // Nor is a second reload while that is on its way.
+    script.spawned("job").load(vec![job(), web()], false).done.clear();
+    script.dies("job", 1).did(&[]);
+    assert_eq!((script.state("job"), script.state("web")), ("failed", "running"));
+}
+
+#[test]
+fn who_requires_what_is_in_backoff_is_not_stopped_by_what_a_reload_made_that_require() {
+    let off = || unit("db", |unit| unit.autostart = false);
+    let app = || unit("app", |unit| unit.requires = vec![name("web")]);
+    let mut script = Script::new(vec![off(), plain("web"), app()]);
+    script.spawned("web").spawned("app").dies("web", 1).done.clear();
+    assert_eq!(script.state("web"), "backoff");
+    let web = unit("web", |unit| unit.requires = vec![name("db")]);
+    script.load(vec![off(), web, app()], false).until(60_000).did(&["applied web", "answer 1: loaded"]);
+    assert_eq!((script.state("web"), script.state("app")), ("waiting", "running"));
+    script.command(Verb::Start, &["db"]).spawned("db").did(&["spawn db", "spawn web"]);
+}
+
+#[test]
+fn what_is_being_stopped_when_a_reload_makes_it_required_takes_nobody_along() {
+    let web = unit("web", |unit| unit.requires = vec![name("db")]);
+    let mut script = Script::new(vec![plain("db"), plain("web")]);
+    script.spawned("db").spawned("web").command(Verb::Stop, &["db"]).done.clear();
+    script.load(vec![plain("db"), web], false).dies("db", 0).until(60_000);
+    assert_eq!((script.state("db"), script.state("web")), ("inactive", "running"));
+}
+
+#[test]
 fn a_group_that_a_reload_takes_down_takes_no_process_with_it() {
     let group = |requires: &[&str]| {
         let requires = requires.iter().map(|other| name(other)).collect();

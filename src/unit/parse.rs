@@ -293,13 +293,17 @@ fn restart(cx: &mut Context<'_>, fields: &Fields<'_>, unit: &mut Unit, main: boo
     match fields.get("max_delay") {
         Some(field) => {
             restart.max_delay = field.duration(cx).unwrap_or(restart.max_delay.max(restart.delay));
-            let own_delay = fields.get("delay").is_some_and(|delay| !delay.default);
-            if restart.delay > restart.max_delay && field.default && own_delay {
+            let delay = fields.get("delay");
+            if restart.delay > restart.max_delay {
                 // A default for all is no contradiction of what one unit says.
-                restart.max_delay = restart.delay;
-            } else if restart.delay > restart.max_delay {
-                let message = "`restart.max_delay` is below `restart.delay`".to_owned();
-                field.error(cx, message, "raise it, or lower `restart.delay`".to_owned());
+                match (delay.as_ref().is_some_and(|delay| delay.default), field.default) {
+                    (true, false) => restart.delay = restart.max_delay,
+                    (false, true) if delay.is_some() => restart.max_delay = restart.delay,
+                    (true | false, true | false) => {
+                        let message = "`restart.max_delay` is below `restart.delay`".to_owned();
+                        field.error(cx, message, "raise it, or lower `restart.delay`".to_owned());
+                    }
+                }
             }
         }
         // A long first delay alone says that later ones are no shorter.

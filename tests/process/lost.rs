@@ -56,6 +56,7 @@ fn survives_a_kill(uphold: &mut Uphold, what: &str) {
     let web = uphold.main_pid("web");
     tell(uphold, "two");
     uphold.eventually("it has said more", |uphold| uphold.log("web") == ["one", "two"]);
+    uphold.eventually("its FIFO or a mark is there", |uphold| uphold.path("run/private/web.1.out").exists());
     assert_eq!(uphold.ctl(&["start", "late"]).0, 0, "{what}: {}", uphold.stderr());
     let late = uphold.main_pid("late");
     uphold.kill();
@@ -142,6 +143,8 @@ fn what_nobody_can_find_again_is_said_to_be_lost() {
     uphold.eventually("it has said it", |uphold| uphold.log("web") == ["here"]);
     remove(&uphold, "private");
     uphold.until_own_event("RuntimeDirLost");
+    // What was put back for the logs follows in their own thread.
+    uphold.eventually("the mark is there", |uphold| uphold.path("run/private/web.1.out").exists());
     uphold.kill().again();
     assert_eq!(uphold.main_pid("web"), pid);
     uphold.until_event("web", "LogReadFailed its FIFO was removed while uphold ran");

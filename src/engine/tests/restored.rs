@@ -326,6 +326,11 @@ fn another_command_than_that_of_before_takes_its_place() {
         .dies("cmd", 0)
         .done
         .clear();
+    // Which come to it though files are read, or uphold goes on as another image, meanwhile.
+    script.spawned("cmd").did(&["SIGHUP cmd plain"]);
+    let mut script = started();
+    script.killed_with(settings(), false, other()).input(Input::Forward(Signal::HUP));
+    script.load(other(), false).killed_with(settings(), true, other()).dies("cmd", 0).done.clear();
     script.spawned("cmd").did(&["SIGHUP cmd plain"]);
     // One that an operator had stopped is no reason to wait.
     let mut script = started();

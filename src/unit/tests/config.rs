@@ -37,6 +37,19 @@ fn defaults_are_merged_under_every_unit_and_contradict_none() {
 }
 
 #[test]
+fn a_default_is_no_contradiction_of_what_one_unit_says() {
+    let place = Place::new();
+    place.write("u/web.toml", "command = [\"a\"]\n[restart]\nmax_delay = 5");
+    let path = place.write("uphold.toml", "[defaults.restart]\ndelay = 10\nmax_delay = 60\n");
+    let mut sources = place.sources(&["u"]);
+    sources.config = config(&path, &sources.trust).unwrap();
+    let (set, problems) = load(&sources);
+    assert_eq!(problems, []);
+    let restart = &set.units[&name("web")].unit.restart;
+    assert_eq!((restart.delay, restart.max_delay), (Duration::from_secs(5), Duration::from_secs(5)));
+}
+
+#[test]
 fn the_daemon_s_config_is_diagnosed_as_a_unit_is() {
     let place = Place::new();
     let path = place.write(

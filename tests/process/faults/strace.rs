@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::dsl::*;
 
+/// How long it may take to let go of all that it traces.
+const LETS_GO: Duration = Duration::from_secs(1);
 /// What a process is called that is none of uphold's threads.
 pub(super) const CHILD: &str = "a child";
 
@@ -98,9 +100,10 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // It lets go of uphold, and ends.
+        // It lets go of uphold, and ends; but for one that waits for a thread to stop which waits for the exec of its
+        // child, that has stopped.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LETS_GO;
         while matches!(self.strace.try_wait(), Ok(None)) {
             if Instant::now() >= until {
                 let _ = self.strace.kill();
