@@ -56,15 +56,19 @@ impl Inherited {
 
     /// Those of files of this name: where this process finds each, and where it lies, or lay before somebody removed
     /// it.
-    pub(super) fn named(&self, name: &str) -> Vec<(PathBuf, PathBuf)> {
-        let one = |fd: &RawFd| {
+    pub(super) fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
+        self.files().filter(move |(_, path)| path.file_name() == Some(OsStr::new(name)))
+    }
+
+    /// The same of all that lie somewhere.
+    pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
+        self.open.iter().filter_map(|fd| {
             let own = memory::own(*fd);
             let link = fs::read_link(&own).ok()?;
             let link = link.as_os_str().as_bytes();
             let path = Path::new(OsStr::from_bytes(link.strip_suffix(b" (deleted)").unwrap_or(link)));
-            (path.file_name() == Some(OsStr::new(name))).then(|| (own, path.to_owned()))
-        };
-        self.open.iter().filter_map(one).collect()
+            path.is_absolute().then(|| (own, path.to_owned()))
+        })
     }
 
     /// Those whose names begin so, each opened.

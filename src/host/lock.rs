@@ -107,7 +107,7 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
 /// is, or was before somebody removed it. `None`: there was none.
 pub fn runtime_dir_before(inherited: &Inherited) -> Option<PathBuf> {
     let ours = |own: &Path| File::open(own).is_ok_and(|mut file| Holder::read(&mut file).is_self());
-    let (_, path) = inherited.named("lock").into_iter().rfind(|(own, _)| ours(own))?;
+    let (_, path) = inherited.named("lock").rfind(|(own, _)| ours(own))?;
     path.parent().map(Path::to_owned)
 }
 
