@@ -48,6 +48,8 @@ struct Stream {
     stderr: bool,
     pipe: Rc<AsyncFd<File>>,
     path: Option<PathBuf>,
+    /// What FIFO lay there when it was opened.
+    lay: Option<(u64, u64)>,
     /// The name of the FIFO, or what stands for it.
     fifo: OsString,
     logs: unit::Logs,
@@ -158,6 +160,7 @@ impl Pump {
             instance,
             run,
             stderr,
+            lay: path.as_deref().and_then(fifo_at),
             path,
             fifo,
             logs,
@@ -387,8 +390,7 @@ impl Pump {
         self.announce(id, 0, 0, ending);
         self.carry(id, 0, ending);
         if let Some(stream) = self.streams.get(&id)
-            && let Some(path) =
-                stream.path.as_deref().filter(|path| !is_anothers(path, stream.pipe.get_ref()))
+            && let Some(path) = stream.path.as_deref().filter(|path| !is_anothers(path, stream.lay))
         {
             remove_fifo(path);
         }
@@ -467,9 +469,15 @@ impl Pump {
 }
 
 /// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
-fn is_anothers(path: &Path, pipe: &File) -> bool {
-    let (Ok(there), Ok(ours)) = (fs::symlink_metadata(path), pipe.metadata()) else { return false };
-    there.file_type().is_fifo() && (there.dev(), there.ino()) != (ours.dev(), ours.ino())
+fn is_anothers(path: &Path, lay: Option<(u64, u64)>) -> bool {
+    let there = fifo_at(path);
+    there.is_some() && lay.is_some() && there != lay
+}
+
+/// Device and inode of a FIFO.
+fn fifo_at(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    found.file_type().is_fifo().then(|| (found.dev(), found.ino()))
 }
 
 pub(super) fn remove_fifo(path: &Path) {
