@@ -314,6 +314,8 @@ impl Daemon {
                 self.logs.forget(&instance);
                 self.board.put(instance, None);
             }
+            // What lies there by now may be another uphold's.
+            Effect::Endpoints { .. } if !self.ground.is_own() => {}
             Effect::Endpoints { instance, endpoints } => self.board.put(instance, endpoints),
             Effect::Event(event) => self.event(event),
             Effect::Answer { ticket, answer } => self.answer(ticket, answer),

@@ -122,6 +122,7 @@ impl Writer {
             let mut left = BTreeMap::new();
             if !begun || std::mem::take(&mut self.shared.desk().anew) {
                 begun = self.begin().inspect_err(|error| failed.push(error.to_string())).is_ok();
+                self.shared.desk().anew |= !begun;
             }
             for (name, wish) in wishes {
                 if let Err(error) = self.fulfil(&name, wish.as_deref()) {
@@ -149,7 +150,7 @@ impl Writer {
     /// Waits for something to do; `None`: no more comes.
     fn next(&self) -> Option<BTreeMap<Name, Wish>> {
         let desk = self.shared.desk();
-        let idle = |desk: &mut Desk| desk.wishes.is_empty() && !desk.closing;
+        let idle = |desk: &mut Desk| desk.wishes.is_empty() && !desk.anew && !desk.closing;
         let mut desk = self.shared.changed.wait_while(desk, idle).unwrap_or_else(PoisonError::into_inner);
         (!desk.closing).then(|| std::mem::take(&mut desk.wishes))
     }

@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, Id};
 use tokio::time::Instant;
 
 use super::listener::{self, listen};
 use super::places::{make_private, make_runtime};
 use super::{Daemon, lasting};
 use crate::control;
+use crate::failpoint;
 use crate::host::{self, Guard, Lock, lock_again};
 
 /// From the first sign on.
@@ -31,7 +32,7 @@ const SOON: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Device and inode of what lies at a path.
-type Id = Option<(u64, u64)>;
+type Place = Option<(u64, u64)>;
 
 /// What uphold has in its runtime directory, and what it knows of that being gone.
 pub(super) struct Ground {
@@ -42,10 +43,10 @@ pub(super) struct Ground {
     guard: Option<Guard>,
     /// Who accepts at the control socket; `None`: nobody is to.
     pub(super) accepting: Option<AbortHandle>,
-    socket: Id,
+    socket: Place,
     /// The notes of the log pump, and the page for crashes.
-    notes: Id,
-    page: Id,
+    notes: Place,
+    page: Place,
     /// What was removed since the last look.
     gone: BTreeSet<OsString>,
     due: Option<Instant>,
@@ -78,22 +79,27 @@ impl Ground {
             bare: false,
         };
         if let Some(runtime) = runtime {
-            let guard = Guard::new(gone).and_then(|mut guard| {
-                guard.watch([Some(runtime), private].into_iter().flatten())?;
-                Ok(guard)
-            });
-            match guard {
-                Ok(guard) => ground.guard = Some(guard),
-                Err(error) => tracing::warn!(
-                    "cannot watch {}: {error}; nobody notices if it is removed while uphold runs",
-                    runtime.display()
-                ),
+            let dirs = [Some(runtime), private].into_iter().flatten();
+            let watched = Guard::new(gone).and_then(|guard| ground.guard.insert(guard).watch(dirs));
+            match watched {
+                Ok(()) => {}
+                // It is looked right after this, and watched then.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    ground.guard = None;
+                    tracing::warn!(
+                        "cannot watch {}: {error}; nobody notices if it is removed while uphold runs",
+                        runtime.display()
+                    );
+                }
             }
+            // Whatever is removed already counts as gone.
+            let id = |path: &Path| Some(id(path).unwrap_or_default());
             ground.socket = id(&runtime.join(listener::SOCKET));
-        }
-        if let Some(private) = private {
-            ground.notes = id(&private.join(lasting::NOTES));
-            ground.page = id(&private.join(host::CRASHES));
+            if let Some(private) = private {
+                ground.notes = id(&private.join(lasting::NOTES));
+                ground.page = id(&private.join(host::CRASHES));
+            }
         }
         ground
     }
@@ -109,18 +115,34 @@ impl Ground {
         self.due
     }
 
+    /// Which listener clients come in by.
+    pub(super) fn listener(&self) -> Option<Id> {
+        self.accepting.as_ref().map(AbortHandle::id)
+    }
+
+    /// What lies in the runtime directory is this uphold's, and not another one's that has come since somebody removed it.
+    pub(super) fn is_own(&self) -> bool {
+        let lock = self.lock.as_ref().zip(self.runtime.as_deref());
+        lock.is_none_or(|(lock, runtime)| lock.is_in(runtime))
+    }
+
+    /// The look that is due is for later.
+    pub(super) fn put_off(&mut self) {
+        self.due = Some(Instant::now() + AGAIN);
+    }
+
     /// An error says that the next uphold would not find what is started now.
     pub(super) fn holds(&self) -> io::Result<()> {
         if self.bare { Err(io::Error::other("the runtime directory is not whole")) } else { Ok(()) }
     }
 }
 
-fn id(path: &Path) -> Id {
+fn id(path: &Path) -> Place {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Nothing lies there, or another one's.
-fn is_gone(path: &Path, ours: Id) -> bool {
+fn is_gone(path: &Path, ours: Place) -> bool {
     ours.is_some() && id(path) != ours
 }
 
@@ -130,11 +152,26 @@ fn is_of_stream(name: &OsString) -> bool {
 }
 
 impl Daemon {
+    /// What the next image goes by is where it looks: nobody has removed it, or that was seen and mended.
+    pub(super) fn is_whole(&self) -> bool {
+        let kept = |private: &PathBuf| {
+            (self.host.is_kept_in_memory() || self.host.is_kept_in(private)) && self.journal.is_in(private)
+        };
+        self.ground.is_own() && !self.lacks_socket() && self.ground.private.as_ref().is_none_or(kept)
+    }
+
+    /// The control socket is gone, and could not be put back: no image can begin without it.
+    pub(super) fn lacks_socket(&self) -> bool {
+        let runtime = self.ground.runtime.as_ref().filter(|_| self.ground.accepting.is_some());
+        runtime.is_some_and(|runtime| is_gone(&runtime.join(listener::SOCKET), self.ground.socket))
+    }
+
     /// Looks what is gone of the runtime directory, and puts it back.
     pub(super) fn put_back(&mut self) {
         self.ground.due = None;
         let Some(runtime) = self.ground.runtime.clone() else { return };
         let names = std::mem::take(&mut self.ground.gone);
+        failpoint::reach("putting-back");
         if !names.is_empty() && names.iter().all(is_of_stream) {
             return self.logs.put_back(None, Some(names));
         }
@@ -191,29 +228,41 @@ impl Daemon {
         if private.is_some() {
             make_private(runtime).map_err(|error| error.to_string())?;
         }
-        let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+        // What the next uphold needs comes before what this one does without.
+        let mut wrong = Vec::new();
         if let Some(guard) = &mut ground.guard {
             let dirs = [Some(runtime), private.as_deref()].into_iter().flatten();
-            guard.watch(dirs).map_err(|error| failed("watching it", error))?;
+            if let Err(error) = guard.watch(dirs) {
+                wrong.push(format!("watching it: {error}"));
+            }
         }
         if ground.lock.as_ref().is_some_and(|lock| !lock.is_in(runtime)) {
             ground.lock = Some(lock_again(runtime).map_err(|error| error.to_string())?);
             back.push("lock");
         }
         if let Some(private) = private {
-            self.put_private_back(&private, back)?;
+            self.put_private_back(&private, back, &mut wrong)?;
         }
         self.ground.bare = false;
-        self.put_socket_back(runtime, back)?;
-        let endpoints = runtime.join("endpoints");
-        if !endpoints.exists() {
+        wrong.extend(self.put_socket_back(runtime, back).err());
+        let there = runtime.join("endpoints").exists();
+        // Without the lock none was written.
+        if !there || back.contains(&"lock") {
             self.board.put_back(self.engine.endpoints());
+        }
+        if !there {
             back.push("endpoints");
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 
-    fn put_private_back(&mut self, private: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
+    /// `wrong` gets what this uphold does without, and why.
+    fn put_private_back(
+        &mut self,
+        private: &Path,
+        back: &mut Vec<&'static str>,
+        wrong: &mut Vec<String>,
+    ) -> Result<(), String> {
         let before = back.len();
         if self.host.is_kept_in_memory() {
             // Where nothing can be mapped, neither notes nor page are there.
@@ -224,16 +273,25 @@ impl Daemon {
         }
         let page = private.join(host::CRASHES);
         if is_gone(&page, self.ground.page) {
-            host::renew_crashes(private).map_err(|error| format!("private/crash: {error}"))?;
-            self.ground.page = id(&page);
-            back.push("private/crash");
+            match host::renew_crashes(private) {
+                Ok(()) => {
+                    self.ground.page = id(&page);
+                    back.push("private/crash");
+                }
+                Err(error) => wrong.push(format!("private/crash: {error}")),
+            }
         }
         let notes = private.join(lasting::NOTES);
         let mut region = None;
         if is_gone(&notes, self.ground.notes) {
-            region = Some(lasting::anew(private).map_err(|error| format!("private/pump: {error}"))?);
-            self.ground.notes = id(&notes);
-            back.push("private/pump");
+            match lasting::anew(private) {
+                Ok(made) => {
+                    region = Some(made);
+                    self.ground.notes = id(&notes);
+                    back.push("private/pump");
+                }
+                Err(error) => wrong.push(format!("private/pump: {error}")),
+            }
         }
         self.logs.put_back(region, None);
         if back.len() > before || !self.journal.is_in(private) {

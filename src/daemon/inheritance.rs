@@ -61,6 +61,23 @@ pub enum Refused {
         /// What the system said.
         error: io::Error,
     },
+    /// Somebody has removed what the image before had, and it cannot be put back.
+    #[error("cannot go on in {}: putting back what somebody has removed from it failed: {error}", private.display())]
+    Removed {
+        /// Where it was.
+        private: PathBuf,
+        /// What the system said, and of which file.
+        error: io::Error,
+    },
+    /// The image before has left services and no state.
+    #[error(
+        "cannot go on: there is no state that is of use, processes that uphold has started live ({pids}), and nothing is \
+         started beside them: stop these processes to begin without them"
+    )]
+    Stateless {
+        /// Which, in words.
+        pids: String,
+    },
     /// Services live that this uphold cannot take over, and another can.
     #[error(
         "cannot go on from {}: {why}; uphold {release} wrote it, processes of it live ({pids}), and nothing is \
@@ -98,9 +115,26 @@ impl Inheritance {
         let lock = places.runtime.as_deref().map(|dir| host::lock_runtime_dir(dir, &mut descriptors));
         let lock = lock.transpose()?;
         failpoint::reach("locked");
-        let none = Inheritance::nothing(descriptors, lock);
+        match Inheritance::of(places, descriptors) {
+            Ok(found) => Ok(Inheritance { lock, ..found }),
+            Err(refused) => {
+                if host::goes_on() {
+                    // It is tried again, and nobody else is to come between.
+                    std::mem::forget(lock);
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// What there is in a place that is this uphold's.
+    fn of(places: &Places, descriptors: Inherited) -> Result<Inheritance, Refused> {
         let private = places.private.as_deref();
-        let mut found = Inheritance::read(private, none)?;
+        if let (Some(private), true) = (private, host::goes_on()) {
+            let put_back = descriptors.salvage(private);
+            put_back.map_err(|error| Refused::Removed { private: private.to_owned(), error })?;
+        }
+        let mut found = Inheritance::read(private, Inheritance::nothing(descriptors))?;
         if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
             host::wait_for_end(runtime, pid, start)?;
         }
@@ -117,7 +151,7 @@ impl Inheritance {
         Ok(found)
     }
 
-    fn nothing(descriptors: Inherited, lock: Option<Lock>) -> Inheritance {
+    fn nothing(descriptors: Inherited) -> Inheritance {
         Inheritance {
             state: None,
             same: false,
@@ -132,7 +166,7 @@ impl Inheritance {
             stored: Stored::default(),
             complaint: None,
             before: None,
-            lock,
+            lock: None,
         }
     }
 
@@ -141,10 +175,10 @@ impl Inheritance {
         let own = (std::process::id(), host::own_start());
         let path = private.map(|private| private.join(journal::FILE));
         let Some(path) = path.or_else(|| none.descriptors.memory_path(journal::FILE)) else {
-            return Ok(none);
+            return none.at_the_beginning();
         };
         Ok(match journal::read(&path, none.world.as_ref(), own, host::is_pid1()) {
-            Before::Nothing => none,
+            Before::Nothing => none.at_the_beginning()?,
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
@@ -164,11 +198,23 @@ impl Inheritance {
                 };
                 return Err(Refused::Strange { path, why, release: head.release, pids });
             }
-            Before::Useless(why) => none.without(private, &why),
+            Before::Useless(why) => none.at_the_beginning()?.without(private, &why),
             Before::Unreadable(error) => {
                 return Err(Refused::Unreadable { path, error });
             }
         })
+    }
+
+    /// There is no state of use: nothing was started yet. For an image that goes on that is to be seen.
+    fn at_the_beginning(self) -> Result<Inheritance, Refused> {
+        if !host::goes_on() {
+            return Ok(self);
+        }
+        match host::own_alive() {
+            Ok(pids) if pids.is_empty() => Ok(self),
+            Ok(pids) => Err(Refused::Stateless { pids: named(&pids) }),
+            Err(error) => Err(Refused::Stateless { pids: format!("nobody can tell which: {error}") }),
+        }
     }
 
     /// What stands there is of no use, and goes out of the way.

@@ -250,6 +250,8 @@ pub struct Journal {
     began: u64,
     failing: bool,
     due: Option<Instant>,
+    /// Somebody has removed the file. Its place may be another uphold's by now, and nothing is done there.
+    lost: bool,
 }
 
 impl Journal {
@@ -257,7 +259,8 @@ impl Journal {
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
         let (file, stale) = (None, None);
-        let mut journal = Journal { place, file, stale, length: 0, began: 0, failing: false, due: None };
+        let mut journal =
+            Journal { place, file, stale, length: 0, began: 0, failing: false, due: None, lost: false };
         let begun = journal.begin_anew(engine);
         journal.say(&begun);
         journal
@@ -267,18 +270,20 @@ impl Journal {
     pub fn is_in(&self, private: &Path) -> bool {
         let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
         // Without a file, the last attempt has failed, and the next one is due. What is in memory nobody removes.
-        let (Some(file), Some((Some(_), _))) = (&self.file, &self.place) else { return true };
+        let (Some(file), Some((Some(_), _))) = (&self.file, &self.place) else { return !self.lost };
         id(file.metadata()) == id(fs::symlink_metadata(path(private)))
     }
 
-    /// Somebody has removed the file, and it cannot be begun anew now.
+    /// Somebody has removed the file, and it is not to be begun anew before [`Journal::renew`].
     pub fn lose(&mut self) {
+        self.lost = true;
         self.stale = self.file.take().or(self.stale.take());
         self.say(&Err(io::ErrorKind::NotFound.into()));
     }
 
     /// Somebody has removed the file: begins it anew.
     pub fn renew(&mut self, engine: &Engine) -> io::Result<()> {
+        self.lost = false;
         self.stale = self.file.take().or(self.stale.take());
         let begun = self.begin_anew(engine);
         self.say(&begun);
@@ -350,6 +355,9 @@ impl Journal {
 
     fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
         let Some((private, head)) = &self.place else { return Ok(()) };
+        if self.lost {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let new = private.as_ref().map(|private| private.join("state.new"));
         let written = begin_file(new.as_deref()).and_then(|file| {
             let mut length = Line::write(&file, 0, head)?;
@@ -383,6 +391,11 @@ impl Journal {
     /// When the next attempt is due, after one that has failed.
     pub fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// That attempt is for later.
+    pub fn put_off(&mut self) {
+        self.due = self.due.map(|_| Instant::now() + AGAIN);
     }
 
     /// Once when it begins to fail, once when it is over.

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::journal;
+use crate::host::{self, Inherited};
 use crate::unit::Dir;
 
 /// The directories of one daemon. What could not be made is `None`, and said once.
@@ -49,13 +51,30 @@ pub enum PlaceError {
 
 impl Places {
     /// Makes what is missing. A directory that was named has to do; a default that does not is a lack.
-    pub fn find(uid: u32, runtime: Option<&Path>, logs: Option<&Path>) -> Result<Places, PlaceError> {
+    /// What an image before in the same process had as its place, or that it had none, passes over in `before`.
+    pub fn find(
+        uid: u32,
+        runtime: Option<&Path>,
+        logs: Option<&Path>,
+        before: &Inherited,
+    ) -> Result<Places, PlaceError> {
         let mut lacks = Vec::new();
+        let in_memory = before.memory_path(journal::FILE).is_some();
+        let passed = passed_over(uid, before);
+        let default = passed.clone().unwrap_or_else(|| default_runtime(uid));
         let runtime_dir = match runtime {
             Some(named) => Some(make_runtime(named, uid)?),
-            None => match make_runtime(&default_runtime(uid), uid) {
+            None if in_memory && passed.is_none() => {
+                lacks.push(
+                    "uphold had no runtime directory when it began, and takes none while it runs: there is no \
+                     control socket until it is started anew"
+                        .to_owned(),
+                );
+                None
+            }
+            None => match make_runtime(&default, uid) {
                 Ok(made) => Some(made),
-                Err(error) if holds_state(&default_runtime(uid)) => return Err(error),
+                Err(error) if passed.is_some() || holds_state(&default) => return Err(error),
                 Err(error) => {
                     lacks.push(format!(
                         "{error}: there is no control socket until then, and services are not taken over should \
@@ -65,13 +84,21 @@ impl Places {
                 }
             },
         };
-        let private = match runtime_dir.as_deref().map(make_private) {
+        let private = match runtime_dir.as_deref().filter(|_| !in_memory).map(make_private) {
             Some(Ok(private)) => Some(private),
             Some(Err(error)) if runtime.is_some() || runtime_dir.as_deref().is_some_and(holds_state) => {
                 return Err(error);
             }
             Some(Err(error)) => {
                 lacks.push(format!("{error}: services are not taken over should uphold be killed"));
+                None
+            }
+            None if in_memory => {
+                lacks.push(
+                    "the state stays in memory, where the image before had it: services are not taken over should \
+                     uphold be killed"
+                        .to_owned(),
+                );
                 None
             }
             None => None,
@@ -166,16 +193,31 @@ fn below_home(variable_name: &str, default: &str) -> Option<PathBuf> {
     variable(variable_name).or_else(|| variable("HOME").map(|home| home.join(default)))
 }
 
-fn default_runtime(uid: u32) -> PathBuf {
+/// All that may be the default at one time or another, the best first.
+fn defaults(uid: u32) -> Vec<PathBuf> {
     if uid == 0 {
-        return PathBuf::from("/run/uphold");
+        return vec![PathBuf::from("/run/uphold")];
     }
-    let run_user = PathBuf::from(format!("/run/user/{uid}"));
-    match variable("XDG_RUNTIME_DIR") {
-        Some(dir) => dir.join("uphold"),
-        None if run_user.is_dir() => run_user.join("uphold"),
-        None => PathBuf::from(format!("/tmp/uphold-{uid}")),
+    let below = variable("XDG_RUNTIME_DIR").into_iter().chain([format!("/run/user/{uid}").into()]);
+    below.map(|dir| dir.join("uphold")).chain([format!("/tmp/uphold-{uid}").into()]).collect()
+}
+
+fn default_runtime(uid: u32) -> PathBuf {
+    if let (1.., Some(dir)) = (uid, variable("XDG_RUNTIME_DIR")) {
+        return dir.join("uphold");
     }
+    let mut defaults = defaults(uid);
+    let last = defaults.pop().unwrap_or_default();
+    defaults.into_iter().find(|dir| dir.parent().is_some_and(Path::is_dir)).unwrap_or(last)
+}
+
+/// The default of the image before in the same process: what is there by now, or is no more, might make it another
+/// one, where nothing is known of what runs.
+fn passed_over(uid: u32, before: &Inherited) -> Option<PathBuf> {
+    let dir = host::runtime_dir_before(before)?;
+    let is_it =
+        |default: &PathBuf| *default == dir || fs::canonicalize(default).is_ok_and(|real| real == dir);
+    defaults(uid).iter().any(is_it).then_some(dir)
 }
 
 fn default_logs(uid: u32) -> Option<PathBuf> {
@@ -216,12 +258,13 @@ mod tests {
     #[test]
     fn a_directory_with_a_state_in_it_is_used_even_if_no_file_can_be_made_there() {
         let dir = tempfile::tempdir().unwrap();
-        let (run, logs, uid) = (dir.path().join("run"), dir.path().join("log"), crate::host::uid());
+        let (run, logs, uid) = (dir.path().join("run"), dir.path().join("log"), host::uid());
         fs::create_dir_all(run.join(format!(".probe.{}", std::process::id()))).unwrap();
-        assert!(Places::find(uid, Some(&run), Some(&logs)).is_err());
+        let find = || Places::find(uid, Some(&run), Some(&logs), &Inherited::default());
+        assert!(find().is_err());
         fs::create_dir(run.join("private")).unwrap();
         fs::write(run.join("private/state"), "").unwrap();
-        let places = Places::find(uid, Some(&run), Some(&logs)).unwrap();
+        let places = find().unwrap();
         assert_eq!((places.runtime, places.private), (Some(run.clone()), Some(run.join("private"))));
     }
 }

@@ -22,6 +22,12 @@ impl Daemon {
         if due.is_some() {
             self.engine.pass_by(now);
         }
+        // What is due stays so, and would come before whatever is asked for.
+        match wake {
+            Wake::Incomplete => self.ground.put_off(),
+            Wake::Unrecorded => self.journal.put_off(),
+            _ => {}
+        }
         // It may come again at once, for ever.
         tokio::time::sleep(AFTER_A_PANIC).await;
     }

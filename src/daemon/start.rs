@@ -162,7 +162,8 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         environment: environment(),
         command: options.init.as_ref().map(command_unit).transpose()?.flatten(),
     };
-    let places = Places::find(host::uid(), options.runtime_dir.as_deref(), options.log_dir.as_deref())
+    let (runtime_dir, log_dir) = (options.runtime_dir.as_deref(), options.log_dir.as_deref());
+    let places = Places::find(host::uid(), runtime_dir, log_dir, &descriptors)
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
@@ -436,6 +437,10 @@ async fn live(
     let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
     let mut ears = Ears { news, notices, requests, signals, faults, gone, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
+    if !daemon.is_whole() {
+        // Somebody has removed something before that was watched.
+        daemon.ground.lost(vec![OsString::new()]);
+    }
     daemon.take_over(before);
     before.close_descriptors();
     daemon.handle(Input::Load { plan, update: false, ticket: None });
@@ -448,7 +453,11 @@ async fn live(
     if tokio::time::timeout(LAST_PROBES, daemon.host.finish()).await.is_err() {
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
-    daemon.board.finish(LAST_ENDPOINTS);
+    // Another uphold may have the directory by now.
+    let own = daemon.ground.is_own();
+    if own {
+        daemon.board.finish(LAST_ENDPOINTS);
+    }
     daemon.logs.finish(LAST_LINES).await;
     let reboot = daemon.reboot;
     let accepting = daemon.ground.accepting.take();
@@ -460,10 +469,10 @@ async fn live(
         accepting.abort();
         server.finish(LAST_ANSWERS).await;
     }
-    if let Some(path) = socket {
+    if let Some(path) = socket.filter(|_| own) {
         drop(std::fs::remove_file(path));
     }
-    if let Some(private) = &places.private {
+    if let Some(private) = places.private.as_ref().filter(|_| own) {
         journal::remove(private);
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::Daemon;
 use super::answers::{Inward, problem, send};
@@ -27,6 +28,8 @@ const ANSWERS: Duration = Duration::from_secs(2);
 /// How long nobody is let in where the exec does not come about and nothing says so.
 const KEPT_OUT: Duration = Duration::from_secs(5);
 
+/// Why the new image could not begin.
+const NO_SOCKET: &str = "control.sock cannot be put back at the moment; uphold's log says why";
 /// Why there is nothing to go on from.
 const STALE: &str = "the state cannot be recorded at the moment; uphold's log says why";
 
@@ -37,8 +40,8 @@ pub(super) struct Upgrade {
     replies: Vec<oneshot::Sender<Reply>>,
     /// The state was written in another version, for the new binary to read.
     rewritten: bool,
-    /// The new binary was tried, and is to be executed.
-    decided: bool,
+    /// The new binary was tried, and is to be executed: this brings that about. Clients are kept out meanwhile.
+    decided: Option<AbortHandle>,
 }
 
 /// What follows from what a new binary has said.
@@ -94,12 +97,13 @@ impl Daemon {
     pub(super) fn upgrade(&mut self, reply: Option<oneshot::Sender<Reply>>) {
         if let Some(upgrade) = &mut self.upgrading {
             match reply {
-                Some(reply) if upgrade.decided => send(reply, Reply::Accepted),
+                Some(reply) if upgrade.decided.is_some() => send(reply, Reply::Accepted),
                 reply => upgrade.replies.extend(reply),
             }
             return;
         }
-        if self.ground.due().is_some() {
+        // The signs of a removal may be on their way.
+        if self.ground.due().is_some() || !self.is_whole() {
             self.put_back();
         }
         self.conclude(Vec::new());
@@ -107,12 +111,13 @@ impl Daemon {
         let (path, why) = match host::own_path() {
             _ if self.engine.shutting_down() => (None, "uphold is shutting down"),
             _ if !self.recorded => (None, STALE),
+            _ if self.lacks_socket() => (None, NO_SOCKET),
             _ if self.journal.place().is_none() => (None, "the state cannot be kept: is /proc mounted?"),
             path => (path, "uphold does not know where its binary stands: is /proc mounted?"),
         };
         let Some(path) = path else { return self.not_upgraded(replies, why) };
         let path = path.to_owned();
-        self.try_binary(Upgrade { path, replies, rewritten: false, decided: false });
+        self.try_binary(Upgrade { path, replies, rewritten: false, decided: None });
     }
 
     /// Has the new binary read the state as it stands there; [`Daemon::tried`] follows.
@@ -201,8 +206,7 @@ impl Daemon {
         }
         let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
         let (execute, replies) = (path.clone(), Vec::new());
-        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided: true });
-        tokio::spawn(async move {
+        let leaving = tokio::spawn(async move {
             // From here on who comes waits for the new image.
             server.hold();
             logs.settle().await;
@@ -211,28 +215,43 @@ impl Daemon {
             tokio::time::sleep(KEPT_OUT).await;
             server.resume();
         });
+        let decided = Some(leaving.abort_handle());
+        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided });
     }
 
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
-        if self.ground.due().is_some() && self.ground.holds().is_ok() {
+        if self.ground.due().is_some() || !self.is_whole() {
+            let before = self.ground.listener();
             self.put_back();
-            // Once the listener of before is closed: the new image goes by the path.
-            let (inward, path) = (self.inward.clone(), path.to_owned());
-            tokio::spawn(async move { drop(inward.send(Inward::Execute(path))) });
-            return;
+            if self.ground.listener() != before {
+                // Once the listener of before is closed: the new image goes by the path.
+                let (inward, path) = (self.inward.clone(), path.to_owned());
+                tokio::spawn(async move { drop(inward.send(Inward::Execute(path))) });
+                return;
+            }
         }
-        self.upgrading = None;
         self.conclude(Vec::new());
         if !self.recorded {
-            self.server.resume();
-            return self.not_upgraded(Vec::new(), STALE);
+            return self.stay(STALE);
+        }
+        if self.lacks_socket() {
+            return self.stay(NO_SOCKET);
         }
         failpoint::reach("executing");
         host::forgive();
         let error = host::execute(path);
+        self.stay(&format!("cannot execute {}: {error}", path.display()));
+    }
+
+    /// The exec did not come about: who was kept out is let in.
+    fn stay(&mut self, why: &str) {
+        // It would let in, too, and that in the middle of the next upgrade.
+        if let Some(leaving) = self.upgrading.take().and_then(|upgrade| upgrade.decided) {
+            leaving.abort();
+        }
         self.server.resume();
-        self.not_upgraded(Vec::new(), &format!("cannot execute {}: {error}", path.display()));
+        self.not_upgraded(Vec::new(), why);
     }
 
     /// Says what has led to this image.

@@ -5,9 +5,11 @@
 //! open here.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -50,6 +52,23 @@ impl Inherited {
                 .open(path)
                 .and_then(|file| Ok(sys::above_stdio(file.into())?.into())),
         )
+    }
+
+    /// Those of files of this name: where this process finds each, and where it lies, or lay before somebody removed
+    /// it.
+    pub(super) fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
+        self.files().filter(move |(_, path)| path.file_name() == Some(OsStr::new(name)))
+    }
+
+    /// The same of all that lie somewhere.
+    pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
+        self.open.iter().filter_map(|fd| {
+            let own = memory::own(*fd);
+            let link = fs::read_link(&own).ok()?;
+            let link = link.as_os_str().as_bytes();
+            let path = Path::new(OsStr::from_bytes(link.strip_suffix(b" (deleted)").unwrap_or(link)));
+            path.is_absolute().then(|| (own, path.to_owned()))
+        })
     }
 
     /// Those whose names begin so, each opened.

@@ -23,6 +23,15 @@ pub fn left_alive(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -
     Ok(ours.map(|proc| proc.pid).collect::<BTreeSet<i32>>().into_iter().collect())
 }
 
+/// Children of this process that live and carry the mark of a run, in ascending order: the image before has started
+/// them. `Err`: nobody can tell at the moment.
+pub fn own_alive() -> io::Result<Vec<i32>> {
+    let own = std::process::id().cast_signed();
+    let procs = patiently(kin::snapshot)?;
+    let ours = procs.iter().filter(|proc| proc.parent == own && !proc.zombie && is_marked(proc.pid, b""));
+    Ok(ours.map(|proc| proc.pid).collect::<BTreeSet<i32>>().into_iter().collect())
+}
+
 /// Its UPHOLD_RUN ends so. Of another user's process only root can tell, who alone could have started it.
 fn is_marked(pid: i32, mark: &[u8]) -> bool {
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -116,6 +116,14 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     Ok(Lock(locked))
 }
 
+/// The runtime directory of the image before this one in the same process, which has left its lock open: where it
+/// is, or was before somebody removed it. `None`: there was none.
+pub fn runtime_dir_before(inherited: &Inherited) -> Option<PathBuf> {
+    let ours = |own: &Path| File::open(own).is_ok_and(|mut file| Holder::read(&mut file).is_self());
+    let (_, path) = inherited.named("lock").rfind(|(own, _)| ours(own))?;
+    path.parent().map(Path::to_owned)
+}
+
 /// Takes the lock of a directory that has lost that of this uphold, which lives. Waits for nobody.
 pub fn lock_again(dir: &Path) -> Result<Lock, LockError> {
     let path = dir.join("lock");

@@ -35,6 +35,7 @@ mod prepare;
 mod reap;
 mod reexec;
 mod runs;
+mod salvage;
 mod signals;
 mod slots;
 mod spawn;
@@ -47,7 +48,7 @@ mod users;
 mod watch;
 
 pub use guard::Guard;
-pub use lock::{Lock, LockError, lock_again, lock_runtime_dir, wait_for_end};
+pub use lock::{Lock, LockError, lock_again, lock_runtime_dir, runtime_dir_before, wait_for_end};
 pub use machine::{
     World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
     mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
@@ -73,7 +74,7 @@ pub use crash::{
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
-pub use left::left_alive;
+pub use left::{left_alive, own_alive};
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ struct Stream {
     stderr: bool,
     pipe: Rc<AsyncFd<File>>,
     path: Option<PathBuf>,
+    /// What FIFO lay there when it was opened.
+    lay: Option<(u64, u64)>,
     /// The name of the FIFO, or what stands for it.
     fifo: OsString,
     logs: unit::Logs,
@@ -158,6 +160,7 @@ impl Pump {
             instance,
             run,
             stderr,
+            lay: path.as_deref().and_then(fifo_at),
             path,
             fifo,
             logs,
@@ -386,7 +389,9 @@ impl Pump {
         }
         self.announce(id, 0, 0, ending);
         self.carry(id, 0, ending);
-        if let Some(path) = self.streams.get(&id).and_then(|stream| stream.path.as_deref()) {
+        if let Some(stream) = self.streams.get(&id)
+            && let Some(path) = stream.path.as_deref().filter(|path| !is_anothers(path, stream.lay))
+        {
             self.shared.removals.of(path, remove_file);
         }
         self.commit(id);
@@ -463,6 +468,18 @@ impl Pump {
             file.borrow_mut().close();
         }
     }
+}
+
+/// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
+fn is_anothers(path: &Path, lay: Option<(u64, u64)>) -> bool {
+    let there = fifo_at(path);
+    there.is_some() && lay.is_some() && there != lay
+}
+
+/// Device and inode of a FIFO.
+fn fifo_at(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    found.file_type().is_fifo().then(|| (found.dev(), found.ino()))
 }
 
 /// Removes a file of a stream; whether it was there and is no more.

@@ -273,17 +273,19 @@ fn nothing_is_left_open_by_a_row_of_images() {
 
 #[test]
 fn an_image_that_cannot_begin_tries_again_until_it_can() {
-    let uphold = Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"env; echo all; exec sleep 600\"]\n");
+    let text = "command = [\"sh\", \"-c\", \"env; echo all; exec sleep 600\"]\n";
+    let uphold = Uphold::fallible().unit("web", text).start();
     uphold.eventually("it has said it", |uphold| uphold.log("web").last().is_some_and(|line| line == "all"));
     let pid = uphold.main_pid("web");
     let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
-    // What is replaced and not removed, nobody notices.
+    // What is replaced and not removed, nobody notices before the next upgrade.
     fs::hard_link(&runs, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
     fs::rename(uphold.path("link"), &runs).unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    uphold.until_said("trying again in a second");
     // Whoever asks meanwhile waits to be let in.
     let mut asks = uphold.ctl_command(&["upgrade"]).spawn().unwrap();
-    uphold.until_said("trying again in a second");
     fs::rename(&aside, &runs).unwrap();
     uphold.eventually("it has begun", |uphold| image(uphold) >= 2);
     assert_eq!(uphold.main_pid("web"), pid);

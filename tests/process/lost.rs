@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -22,7 +24,10 @@ command = [\"sh\", \"-c\", \"exec 3<>in; echo $$ >> runs; while read -r line <&3
 const LATE: &str = "autostart = false\ncommand = [\"sleep\", \"600\"]\n";
 
 fn started() -> Uphold {
-    let uphold = Uphold::new();
+    start(Uphold::new())
+}
+
+fn start(uphold: Uphold) -> Uphold {
     let made = Command::new("mkfifo").arg(uphold.path("in")).status().unwrap();
     assert!(made.success());
     let text = echoing(&uphold);
@@ -169,4 +174,147 @@ fn an_upgrade_right_after_the_loss_takes_over_what_runs() {
     });
     assert_eq!(uphold.main_pid("web"), pid);
     survives_a_kill(&mut uphold, "upgrade");
+}
+
+/// uphold panics at once.
+fn crash(uphold: &Uphold) {
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+}
+
+fn goes_on_with(uphold: &mut Uphold, pid: i32, what: &str) {
+    uphold.eventually("the next image answers", |uphold| {
+        uphold.get("/v1/version").is_some_and(|version| version["image"] == 2)
+    });
+    assert_eq!(uphold.main_pid("web"), pid, "{what}: {}", uphold.stderr());
+    survives_a_kill(uphold, what);
+}
+
+#[test]
+fn a_crash_right_after_the_loss_takes_over_what_runs() {
+    for what in ["", "private/state", "private/runs"] {
+        let mut uphold = start(Uphold::fallible());
+        let pid = uphold.main_pid("web");
+        remove(&uphold, what);
+        crash(&uphold);
+        goes_on_with(&mut uphold, pid, what);
+    }
+}
+
+#[test]
+fn a_crash_while_nothing_can_be_put_back_takes_over_what_runs_once_it_can() {
+    let mut uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    fs::create_dir(uphold.path("run/private/state.new")).unwrap();
+    remove(&uphold, "private/state");
+    uphold.until_said("and they cannot be put back: private/state");
+    crash(&uphold);
+    uphold.until_said("trying again in a second, for its services run");
+    // Nobody else gets in between.
+    let output = uphold.run();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(is_alive(pid));
+    fs::remove_dir(uphold.path("run/private/state.new")).unwrap();
+    goes_on_with(&mut uphold, pid, "in the way");
+}
+
+#[test]
+fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
+    let mut uphold = start(Uphold::new());
+    uphold.signal(Signal::SIGSTOP);
+    remove(&uphold, "");
+    let run = uphold.path("run").display().to_string();
+    let other = Uphold::new().without(&["--runtime-dir"]).mode(&["run", "--runtime-dir", &run]);
+    let other = other.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
+    uphold
+        .eventually("it answers in the place of the first one", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until("web", "running");
+    let (pid, is_there) = (uphold.main_pid("web"), |what: &str| uphold.path("run").join(what).exists());
+    let all = ["control.sock", "lock", "private/state", "private/web.1.out", "endpoints/web.json"];
+    uphold.eventually("all is there", |_| all.iter().all(|what| is_there(what)));
+    let others = format!("\"pid\":{}", other.pid());
+    let is_others = || fs::read_to_string(uphold.path("run/private/state")).unwrap().contains(&others);
+    assert!(is_others());
+    uphold.signal(Signal::SIGCONT);
+    uphold.until_said(&format!("uphold with pid {} holds it", other.pid()));
+    assert!(is_others());
+    uphold.signal(Signal::SIGTERM);
+    uphold.until_said("shutting down");
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+    let gone: Vec<&str> = all.into_iter().filter(|what| !uphold.path("run").join(what).exists()).collect();
+    assert!(gone.is_empty() && uphold.main_pid("web") == pid, "{gone:?}");
+    assert!(fs::read_to_string(uphold.path("run/private/state")).unwrap().contains(&others));
+}
+
+#[test]
+fn without_its_control_socket_uphold_stays_what_it_is_until_that_is_back() {
+    let mut uphold = start(Uphold::new());
+    let pid = uphold.main_pid("web");
+    fs::create_dir(uphold.path("run/aside")).unwrap();
+    // Another may be there before the directory is.
+    let [aside, socket] = ["run/aside", "run/control.sock"].map(|path| uphold.path(path));
+    while fs::rename(&aside, &socket).is_err() {
+        fs::remove_file(&socket).unwrap();
+    }
+    uphold.signal(Signal::SIGUSR2);
+    uphold.until_said("not upgraded: control.sock cannot be put back at the moment");
+    fs::remove_dir(socket).unwrap();
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("UpgradeFailed").signal(Signal::SIGUSR2);
+    goes_on_with(&mut uphold, pid, "control.sock");
+}
+
+#[test]
+fn what_uphold_can_do_without_does_not_keep_what_the_next_one_needs_from_being_put_back() {
+    let mut uphold = started();
+    // A new page for crashes cannot be made there.
+    std::os::unix::fs::symlink("/nowhere/crash", uphold.path("run/private/link")).unwrap();
+    fs::rename(uphold.path("run/private/link"), uphold.path("run/private/crash")).unwrap();
+    remove(&uphold, "private/state");
+    uphold.until_said("cannot be put back: private/crash");
+    uphold.until_own_event("the next uphold takes over what runs as before");
+    assert!(uphold.path("run/private/state").exists());
+    survives_a_kill(&mut uphold, "crash");
+}
+
+#[test]
+fn a_look_that_has_crashed_uphold_twice_does_not_keep_it_from_answering() {
+    let uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    for image in 2..=3 {
+        uphold.fail("putting-back 1 panic");
+        remove(&uphold, "private/pump");
+        crate::goes_on::until_image(&uphold, image);
+    }
+    remove(&uphold, "private/pump");
+    uphold.until_said("dropped what has crashed uphold twice: a look at the runtime directory");
+    // Another binary may do better.
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert!(uphold.path("run/private/pump").exists());
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
+fn a_directory_that_nothing_lies_in_is_put_back_too() {
+    let uphold = Uphold::with_unit("all", "type = \"group\"\n");
+    uphold.until("all", "running");
+    remove(&uphold, "");
+    uphold.eventually("it is there again", |uphold| uphold.path("run/endpoints").is_dir());
+}
+
+#[test]
+fn what_is_removed_while_uphold_begins_is_put_back() {
+    if !have("strace") {
+        return skip("strace is not installed");
+    }
+    let strace = "strace -D -f -qq -o /dev/null --trace=inotify_init1 --inject=inotify_init1:delay_enter=1s";
+    let uphold = Uphold::new().under(&strace.split(' ').collect::<Vec<_>>());
+    let mut uphold = uphold.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
+    let mode = |socket: PathBuf| fs::metadata(socket).map_or(0, |found| found.permissions().mode() & 0o777);
+    uphold.eventually("it listens", |uphold| mode(uphold.socket()) == 0o666);
+    remove(&uphold, "");
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("RuntimeDirLost");
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill().again();
+    assert_eq!(uphold.main_pid("web"), pid);
 }

@@ -2,6 +2,8 @@
 //! crash are survived all the same.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -214,4 +216,76 @@ fn an_image_that_cannot_begin_hands_on_what_is_in_memory() {
     assert_eq!(children_of(uphold.pid()), services);
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
+
+/// uphold is upgraded and crashes; its one service is what it was, and was not started again.
+fn keeps_its_service(uphold: &Uphold) {
+    uphold.eventually("it writes", |uphold| !written(uphold).is_empty());
+    let services = children_of(uphold.pid());
+    for (number, fault) in (1..).zip(["", "recorded 1 panic"]) {
+        if fault.is_empty() {
+            uphold.signal(Signal::SIGUSR2);
+        } else {
+            uphold.fail(fault).signal(Signal::SIGHUP);
+        }
+        uphold.eventually("the next image", |uphold| has_gone_on(uphold, number));
+        assert_eq!(children_of(uphold.pid()), services, "{}", uphold.stderr());
+    }
+    assert_eq!(written(uphold), ["started"], "{}", uphold.stderr());
+}
+
+const STARTED: &str = "command = [\"sh\", \"-c\", \"echo started; exec sleep 600\"]\n";
+
+#[test]
+fn what_is_in_memory_stays_there_once_a_directory_is_writable() {
+    if !is_root() {
+        return skip("only root can mount");
+    }
+    let uphold = Uphold::new().without(&["--runtime-dir"]);
+    let plan = format!("export UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    let mut uphold =
+        uphold.after_mounting(&format!("{READ_ONLY}; {plan}")).unit("web", STARTED).start_blind();
+    uphold.until_said("there is no control socket until then");
+    let pid = uphold.pid().to_string();
+    let mounted =
+        Command::new("nsenter").args(["-t", &pid, "-m", "mount", "-o", "remount,rw", "/run"]).status();
+    assert!(mounted.unwrap().success());
+    keeps_its_service(&uphold);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
+
+#[test]
+fn a_users_runtime_directory_stays_where_it_is_whatever_there_is_by_now() {
+    if !is_root() {
+        return skip("only root can be another uid");
+    }
+    let uid = 100_000 + std::process::id();
+    let own = format!("/tmp/uphold-{uid}");
+    let uphold = Uphold::new().without(&["--runtime-dir"]);
+    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    let mount = "set -e; mount -t tmpfs none /run; exec \"$@\"";
+    let words = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        mount,
+        "sh",
+        "env",
+        "-u",
+        "XDG_RUNTIME_DIR",
+        "-u",
+        "XDG_STATE_HOME",
+        &plan,
+    ];
+    let mut uphold = uphold.run_by_uid(uid, &words).unit("web", STARTED).start_blind();
+    uphold.eventually("it is there", |_| Path::new(&own).join("control.sock").exists());
+    let run = format!("/proc/{}/root/run/user/{uid}", uphold.pid());
+    fs::create_dir_all(&run).unwrap();
+    std::os::unix::fs::chown(&run, Some(uid), Some(uid)).unwrap();
+    keeps_its_service(&uphold);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+    fs::remove_dir_all(own).unwrap();
 }
