@@ -76,8 +76,8 @@ fn too_few_processes_delay_starts_and_end_nothing() {
     if !is_root() {
         return skip("only root can be a uid of which nobody else has processes");
     }
-    // uphold's threads count too. Root would not be bound by the limit.
-    let uphold = Uphold::new().run_by_uid(45_671, &["prlimit", "--nproc=24:24"]);
+    // uphold's threads count too. Root would not be bound by the limit. Two of these tests may run at once.
+    let uphold = Uphold::new().run_by_uid(1_000_000 + std::process::id(), &["prlimit", "--nproc=24:24"]);
     more_than_there_is_room_for(uphold, 40, "esource temporarily unavailable");
 }
 
