@@ -13,6 +13,7 @@ mod ground;
 mod inheritance;
 mod journal;
 mod lasting;
+mod line;
 mod listener;
 mod looks;
 mod manager;

@@ -21,6 +21,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod engine;
 pub mod failpoint;
+mod file_id;
 pub mod host;
 pub mod logs;
 pub mod plan;

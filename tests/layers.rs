@@ -7,15 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may name. `main`, `lib`, `cli` and `daemon` join all the others.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("failpoint", &[]),
+    ("file_id", &[]),
     ("unit", &[]),
     ("plan", &["unit"]),
     ("engine", &["plan", "unit"]),
     ("api", &["engine", "unit"]),
-    ("host", &["api", "engine", "failpoint", "plan", "unit"]),
+    ("host", &["api", "engine", "failpoint", "file_id", "plan", "unit"]),
     ("probe", &["api", "engine", "plan", "unit"]),
-    ("logs", &["api", "engine", "failpoint", "plan", "unit"]),
+    ("logs", &["api", "engine", "failpoint", "file_id", "plan", "unit"]),
     ("control", &["api", "engine", "plan", "unit"]),
     ("ctl", &["api", "engine", "plan", "unit"]),
     ("lib", &[]),

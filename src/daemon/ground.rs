@@ -7,10 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +22,13 @@ use super::places::{make_private, make_runtime};
 use super::{Daemon, lasting};
 use crate::control;
 use crate::failpoint;
+use crate::file_id::FileId;
 use crate::host::{self, Guard, Lock, lock_again};
 
 /// From the first sign on.
 const SOON: Duration = Duration::from_millis(100);
 /// After something could not be put back.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// Device and inode of what lies at a path.
-type Place = Option<(u64, u64)>;
 
 /// What uphold has in its runtime directory, and what it knows of that being gone.
 pub(super) struct Ground {
@@ -43,10 +39,10 @@ pub(super) struct Ground {
     guard: Option<Guard>,
     /// Who accepts at the control socket; `None`: nobody is to.
     pub(super) accepting: Option<AbortHandle>,
-    socket: Place,
+    socket: Option<FileId>,
     /// The notes of the log pump, and the page for crashes.
-    notes: Place,
-    page: Place,
+    notes: Option<FileId>,
+    page: Option<FileId>,
     /// What was removed since the last look.
     gone: BTreeSet<OsString>,
     due: Option<Instant>,
@@ -94,7 +90,7 @@ impl Ground {
                 }
             }
             // Whatever is removed already counts as gone.
-            let id = |path: &Path| Some(id(path).unwrap_or_default());
+            let id = |path: &Path| Some(FileId::at(path).unwrap_or(FileId::NONE));
             ground.socket = id(&runtime.join(listener::SOCKET));
             if let Some(private) = private {
                 ground.notes = id(&private.join(lasting::NOTES));
@@ -137,13 +133,9 @@ impl Ground {
     }
 }
 
-fn id(path: &Path) -> Place {
-    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
 /// Nothing lies there, or another one's.
-fn is_gone(path: &Path, ours: Place) -> bool {
-    ours.is_some() && id(path) != ours
+fn is_gone(path: &Path, ours: Option<FileId>) -> bool {
+    ours.is_some_and(|ours| !ours.is_at(path))
 }
 
 /// Files of single streams, which the log thread removes at their ends.
@@ -275,7 +267,7 @@ impl Daemon {
         if is_gone(&page, self.ground.page) {
             match host::renew_crashes(private) {
                 Ok(()) => {
-                    self.ground.page = id(&page);
+                    self.ground.page = FileId::at(&page);
                     back.push("private/crash");
                 }
                 Err(error) => wrong.push(format!("private/crash: {error}")),
@@ -287,7 +279,7 @@ impl Daemon {
             match lasting::anew(private) {
                 Ok(made) => {
                     region = Some(made);
-                    self.ground.notes = id(&notes);
+                    self.ground.notes = FileId::at(&notes);
                     back.push("private/pump");
                 }
                 Err(error) => wrong.push(format!("private/pump: {error}")),
@@ -312,7 +304,7 @@ impl Daemon {
         if let Some(old) = self.ground.accepting.replace(accepting) {
             old.abort();
         }
-        self.ground.socket = id(&path);
+        self.ground.socket = FileId::at(&path);
         back.push("control.sock");
         Ok(())
     }

@@ -13,17 +13,19 @@
 //! was killed is cut, and so are its effects: they were not carried out.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::line::{Line, unwrap};
 use super::versions;
 use crate::engine::{Engine, Saved};
 use crate::failpoint;
+use crate::file_id::FileId;
 use crate::host::{self, World, patiently};
 
 /// Its name, in the private directory or in memory.
@@ -161,82 +163,6 @@ pub fn path(private: &Path) -> PathBuf {
     private.join(FILE)
 }
 
-/// The JSON of a line that is whole.
-fn unwrap(line: &[u8]) -> Option<&[u8]> {
-    let line = line.strip_suffix(b"\n")?;
-    let (sum, json) = line.split_at_checked(9)?;
-    let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;
-    (u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json)).then_some(json)
-}
-
-/// A line on its way to the file: a long one goes there in parts, and counts once its sum stands before it.
-struct Line<'f> {
-    file: &'f File,
-    at: u64,
-    written: u64,
-    /// What is still to be written. Its beginning, that is [`NO_SUM`], is not summed up.
-    held: Vec<u8>,
-    sum: crc32fast::Hasher,
-}
-
-/// The place of a sum, and the blank after it.
-const NO_SUM: &[u8; 9] = b"00000000 ";
-/// A line that is longer goes to the file in parts.
-const PART: usize = 64 << 10;
-/// Most lines are shorter.
-const SHORT: usize = 8 << 10;
-
-impl<'f> Line<'f> {
-    /// Writes a value as a line at this place of the file, and gives its length.
-    fn write(file: &'f File, at: u64, value: &impl Serialize) -> io::Result<u64> {
-        let mut held = Vec::with_capacity(SHORT);
-        held.extend_from_slice(NO_SUM);
-        let mut line = Line { file, at, written: 0, held, sum: crc32fast::Hasher::new() };
-        serde_json::to_writer(&mut line, value)?;
-        line.add_up();
-        let sum = format!("{:08x}", line.sum.clone().finalize());
-        line.held.push(b'\n');
-        if line.written == 0 {
-            line.held.splice(..sum.len(), sum.bytes());
-            line.put()?;
-        } else {
-            line.put()?;
-            file.write_all_at(sum.as_bytes(), at)?;
-        }
-        Ok(line.written)
-    }
-
-    /// Sums up what is held, all at once: piece by piece that costs more than to make the line.
-    fn add_up(&mut self) {
-        let begin = if self.written == 0 { NO_SUM.len() } else { 0 };
-        self.sum.update(self.held.get(begin..).unwrap_or_default());
-    }
-
-    fn put(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&self.held, self.at + self.written)?;
-        self.written += self.held.len() as u64;
-        self.held.clear();
-        Ok(())
-    }
-}
-
-impl Write for Line<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.held.extend_from_slice(bytes);
-        if self.held.len() >= PART { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.add_up();
-        self.put()
-    }
-}
-
 /// The file that is written.
 pub struct Journal {
     /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
@@ -268,10 +194,9 @@ impl Journal {
 
     /// What was written is where the next uphold looks for it.
     pub fn is_in(&self, private: &Path) -> bool {
-        let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
         // Without a file, the last attempt has failed, and the next one is due. What is in memory nobody removes.
         let (Some(file), Some((Some(_), _))) = (&self.file, &self.place) else { return !self.lost };
-        id(file.metadata()) == id(fs::symlink_metadata(path(private)))
+        FileId::of(file).is_some_and(|file| file.is_at(&path(private)))
     }
 
     /// Somebody has removed the file, and it is not to be begun anew before [`Journal::renew`].
@@ -459,18 +384,6 @@ mod tests {
         match read(&path(private), Some(&head().world), (1, 1), false) {
             Before::State(found) => Some(serde_json::to_string(&found.1).unwrap()),
             Before::Nothing | Before::Strange(_) | Before::Useless(_) | Before::Unreadable(_) => None,
-        }
-    }
-
-    #[test]
-    fn a_line_of_any_length_is_read_as_it_was_written() {
-        let file = tempfile::tempfile().unwrap();
-        for length in [0, 1, PART - NO_SUM.len() - 2, PART - NO_SUM.len() - 1, PART, 3 * PART + 7] {
-            let text = "x".repeat(length);
-            let written = Line::write(&file, 5, &text).unwrap();
-            let mut line = vec![0; usize::try_from(written).unwrap()];
-            file.read_exact_at(&mut line, 5).unwrap();
-            assert!(unwrap(&line) == Some(format!("\"{text}\"").as_bytes()), "{length} bytes");
         }
     }
 

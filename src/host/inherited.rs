@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +19,7 @@ use super::memory::{self, name_of};
 use super::pipes::Pipes;
 use super::store::{self, Stored};
 use super::{reexec, sys};
+use crate::file_id::FileId;
 
 /// What was open when this image began.
 #[derive(Debug, Default)]
@@ -95,9 +95,8 @@ impl Inherited {
 
     /// The one that is this very file.
     pub(super) fn take_file(&mut self, path: &Path) -> Option<OwnedFd> {
-        let id = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let wanted = id(path)?;
-        let at = self.open.iter().position(|fd| id(&memory::own(*fd)) == Some(wanted))?;
+        let wanted = FileId::behind(path)?;
+        let at = self.open.iter().position(|fd| FileId::behind(&memory::own(*fd)) == Some(wanted))?;
         sys::inherited(self.open.remove(at))
     }
 

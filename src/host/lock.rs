@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use nix::libc;
 
 use super::slots::{self, Record};
 use super::{Inherited, kin, sys};
+use crate::file_id::FileId;
 use crate::unit::Signal;
 
 /// How long the children of a dead uphold may take to go once they got SIGKILL.
@@ -29,9 +30,7 @@ pub struct Lock(Flock<File>);
 impl Lock {
     /// It is the lock of this directory: nobody has removed its file.
     pub fn is_in(&self, dir: &Path) -> bool {
-        let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-        let ours = id(self.0.metadata());
-        ours.is_some() && ours == id(fs::symlink_metadata(dir.join("lock")))
+        FileId::of(&self.0).is_some_and(|ours| ours.is_at(&dir.join("lock")))
     }
 }
 
@@ -181,14 +180,13 @@ fn kept_out(dir: &Path, lock: &File) -> LockError {
 
 /// The process has this lock file open. What else it has open is not looked at: that may lie where nobody answers.
 fn has_open(pid: i32, lock: &File) -> bool {
-    let id = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-    let wanted = id(lock.metadata());
+    let wanted = FileId::of(lock);
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut named = entries.map(|entry| entry.path()).filter(|path| {
         let link = fs::read_link(path).unwrap_or_default();
         link.file_name().is_some_and(|name| name == "lock" || name == "lock (deleted)")
     });
-    wanted.is_some() && named.any(|path| id(fs::metadata(path)) == wanted)
+    wanted.is_some() && named.any(|path| FileId::behind(&path) == wanted)
 }
 
 /// Ends a recorded child that has executed nothing and has this lock from the uphold that made it; whether it was
@@ -301,7 +299,7 @@ mod tests {
         fs::write(&path, "an older one that had more to say than there is to be said now, or ever was\n")
             .unwrap();
         let lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(&format!("{} ", std::process::id())) && text.lines().count() == 1, "{text}");
         drop(lock);

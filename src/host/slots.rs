@@ -9,10 +9,10 @@
 //! a run ended is written before its process is reaped. A slot is free once nobody needs it.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
@@ -21,6 +21,7 @@ use super::inherited::Inherited;
 use super::mapped::{Mapped, Place};
 use super::memory;
 use crate::engine::{Exit, Run};
+use crate::file_id::FileId;
 use crate::unit::Signal;
 
 /// Slots of a file that is new, its header among them.
@@ -198,10 +199,8 @@ impl Slots {
 
     /// They stand in the file that is in the private directory.
     pub(super) fn are_in(&self, private: &Path) -> bool {
-        let Some(file) = &self.file else { return false };
-        let id = |found: io::Result<Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
-        let ours = id(file.metadata());
-        ours.is_some() && ours == id(private.join(FILE).symlink_metadata())
+        let ours = self.file.as_deref().and_then(FileId::of);
+        ours.is_some_and(|ours| ours.is_at(&private.join(FILE)))
     }
 
     /// Somebody has removed the file: a new one takes its place, in the directory and under every slot. What a

@@ -5,7 +5,7 @@
 //! is known again under its next name.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use memchr::{memchr, memrchr_iter};
 
 use super::position::{self, Place};
 use super::rotate::rotated;
+use crate::file_id::FileId;
 
 const BLOCK: usize = 64 << 10;
 /// A line longer than this (no log of ours has one) is given in parts.
@@ -23,11 +24,9 @@ const ATTEMPTS: usize = 200;
 /// and how long they are left alone after each.
 const PAUSE: Duration = Duration::from_millis(1);
 
-type Id = (u64, u64);
-
 struct Segment {
     file: File,
-    id: Id,
+    id: FileId,
 }
 
 /// A place in a log.
@@ -125,7 +124,7 @@ impl Cursor {
     /// Looks whether the log goes on in another file, or was cut short in this one.
     pub(super) fn advance(&mut self) {
         let last = self.seen.last().map(|segment| segment.id);
-        if last.is_some() && last == identity(&self.path) {
+        if last.is_some() && last == FileId::behind(&self.path) {
             let current = self.seen.get(self.current).and_then(|segment| segment.file.metadata().ok());
             if self.current + 1 == self.seen.len() && current.is_some_and(|found| found.len() < self.offset) {
                 (self.offset, self.sum) = (0, 0);
@@ -209,10 +208,6 @@ fn last_lines(file: &File, count: usize) -> (u64, usize) {
     (0, if nothing { missing } else { missing.saturating_sub(1) })
 }
 
-fn identity(path: &Path) -> Option<Id> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
 /// The files of a log, oldest first, as they stood at one moment: what is still the same when all are looked
 /// at again was there at once.
 fn list(path: &Path) -> Vec<Segment> {
@@ -220,7 +215,7 @@ fn list(path: &Path) -> Vec<Segment> {
     for _ in 0..ATTEMPTS {
         files = scan(path);
         let same = |(number, file): (u32, &Option<Segment>)| {
-            identity(&rotated(path, number)) == file.as_ref().map(|file| file.id)
+            FileId::behind(&rotated(path, number)) == file.as_ref().map(|file| file.id)
         };
         if (0..).zip(&files).all(same) {
             break;
@@ -258,7 +253,7 @@ fn open(path: &Path) -> Option<Segment> {
         }
     };
     let found = file.metadata().ok()?;
-    Some(Segment { id: (found.dev(), found.ino()), file })
+    Some(Segment { id: (&found).into(), file })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::journal::{Journal, Place};
 use super::loss::{Loss, Notices, RETRY, plain, say};
 use super::rotate::{self, Limits};
+use crate::file_id::FileId;
 use crate::unit::Name;
 
 /// Who writes, and how.
@@ -49,7 +50,7 @@ struct Open {
     regular: bool,
     len: u64,
     /// Device and inode.
-    id: (u64, u64),
+    id: FileId,
     checked: Instant,
 }
 
@@ -283,7 +284,7 @@ impl Open {
             _ => open_appending(path)?,
         };
         let found = file.metadata()?;
-        let id = (found.dev(), found.ino());
+        let id = FileId::from(&found);
         Ok(Open { file, regular: found.is_file(), len: found.len(), id, checked: now })
     }
 
@@ -295,7 +296,7 @@ impl Open {
         self.checked = now;
         let Ok(there) = fs::metadata(path) else { return false };
         self.len = there.len();
-        (there.dev(), there.ino()) == self.id
+        FileId::from(&there) == self.id
     }
 
     /// How long it is just now, as somebody else may write there too; `None`: it is no regular file.
@@ -360,6 +361,8 @@ fn open_appending(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -388,7 +391,7 @@ mod tests {
         write("four\n", 2);
         assert_eq!(fs::read_to_string(dir.path().join("moved")).unwrap(), "one\ntwo\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777 & !0o640, 0);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777 & !0o640, 0);
         assert!(heard.try_recv().is_err());
     }
 

@@ -9,6 +9,7 @@
 //! 0 phase | 1 which place counts | 2 form | 8 bytes read | 16, 64 places | 128 intent | 8192 the bytes
 //! ```
 
+use crate::file_id::FileId;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -108,8 +109,8 @@ pub(super) struct Place {
     pub(super) done: u64,
     /// Its own.
     pub(super) length: u64,
-    /// Device and inode.
-    pub(super) id: (u64, u64),
+    /// Of the file.
+    pub(super) id: FileId,
     /// Of the file before it; `None`: no regular file, so nothing tells how much of it was written.
     pub(super) size: Option<u64>,
     /// A newline goes before it, to end what somebody has left.
@@ -308,7 +309,7 @@ impl Journal {
         let Place { done, length, id, size, torn } = place;
         let flags = u64::from(torn) | u64::from(size.is_some()) << 1;
         let at = PLACES[next - 1];
-        let numbers = [done, length, id.0, id.1, size.unwrap_or(0), flags];
+        let numbers = [done, length, id.device, id.inode, size.unwrap_or(0), flags];
         for (number, at) in numbers.into_iter().zip((at..).step_by(8)) {
             self.region.bytes()[at..][..8].copy_from_slice(&number.to_le_bytes());
         }
@@ -320,7 +321,13 @@ impl Journal {
         let at = *PLACES.get(usize::from(bytes[CURRENT]).checked_sub(1)?)?;
         let at = |index: usize| number(bytes, at + 8 * index);
         let size = (at(5) & 2 != 0).then_some(at(4));
-        Some(Place { done: at(0), length: at(1), id: (at(2), at(3)), size, torn: at(5) & 1 != 0 })
+        Some(Place {
+            done: at(0),
+            length: at(1),
+            id: FileId { device: at(2), inode: at(3) },
+            size,
+            torn: at(5) & 1 != 0,
+        })
     }
 
     /// All of the batch is where it belongs.

@@ -6,14 +6,16 @@ use std::os::unix::fs::FileExt;
 
 use memchr::memrchr;
 
+use crate::file_id::FileId;
+
 /// So many bytes before a place are known again at most.
 const TAIL: usize = 64;
 
 /// A place in a file of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Device and inode.
-    pub(super) id: (u64, u64),
+    /// Of the file.
+    pub(super) id: FileId,
     /// Bytes from the file's beginning.
     pub(super) offset: u64,
     /// Of the line before: an inode may have become another file's.
@@ -37,8 +39,8 @@ fn place(text: &str) -> Option<Option<Place>> {
     }
     let mut numbers = text.split('.').map(|part| u64::from_str_radix(part, 16).ok());
     let mut next = || numbers.next().flatten();
-    let place =
-        Place { id: (next()?, next()?), offset: next()?, sum: next().and_then(|sum| sum.try_into().ok())? };
+    let id = FileId { device: next()?, inode: next()? };
+    let place = Place { id, offset: next()?, sum: next().and_then(|sum| sum.try_into().ok())? };
     numbers.next().is_none().then_some(Some(place))
 }
 
@@ -50,8 +52,8 @@ impl std::fmt::Display for Position {
             }
             match place {
                 None => f.write_str("0")?,
-                Some(Place { id: (dev, ino), offset, sum }) => {
-                    write!(f, "{dev:x}.{ino:x}.{offset:x}.{sum:x}")?;
+                Some(Place { id: FileId { device, inode }, offset, sum }) => {
+                    write!(f, "{device:x}.{inode:x}.{offset:x}.{sum:x}")?;
                 }
             }
         }
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_position_is_read_back_and_nothing_else_is_one() {
-        let place = Some(Place { id: (0xfd00, 77), offset: 1 << 40, sum: u32::MAX });
+        let place = Some(Place { id: FileId { device: 0xfd00, inode: 77 }, offset: 1 << 40, sum: u32::MAX });
         for places in [vec![], vec![None], vec![place], vec![place, None]] {
             let position = Position(places);
             if !position.0.is_empty() {

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ use super::target::Target;
 use super::unfinished::{Place, Unfinished};
 use super::{Begins, Lasting, Region, Settings, Shared, Source};
 use crate::engine::Run;
+use crate::file_id::FileId;
 use crate::unit::{self, Name};
 
 /// Turns that a drain takes at most: a pipe of 1 MiB, the most that a pipe of a user can be, was read then.
@@ -49,7 +50,7 @@ struct Stream {
     pipe: Rc<AsyncFd<File>>,
     path: Option<PathBuf>,
     /// What FIFO lay there when it was opened.
-    lay: Option<(u64, u64)>,
+    lay: Option<FileId>,
     /// The name of the FIFO, or what stands for it.
     fifo: OsString,
     logs: unit::Logs,
@@ -471,15 +472,15 @@ impl Pump {
 }
 
 /// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
-fn is_anothers(path: &Path, lay: Option<(u64, u64)>) -> bool {
+fn is_anothers(path: &Path, lay: Option<FileId>) -> bool {
     let there = fifo_at(path);
     there.is_some() && lay.is_some() && there != lay
 }
 
-/// Device and inode of a FIFO.
-fn fifo_at(path: &Path) -> Option<(u64, u64)> {
+/// A FIFO that lies at this path.
+fn fifo_at(path: &Path) -> Option<FileId> {
     let found = fs::symlink_metadata(path).ok()?;
-    found.file_type().is_fifo().then(|| (found.dev(), found.ino()))
+    found.file_type().is_fifo().then(|| (&found).into())
 }
 
 /// Removes a file of a stream; whether it was there and is no more.

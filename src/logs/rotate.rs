@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::failpoint;
+use crate::file_id::FileId;
 
 /// `max_size` and `keep` of `[logs]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +26,13 @@ pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// Where a file of a log is now, known by its device and inode. A rotation that was broken off may have left
+/// Where a file of a log is now, whatever its name. A rotation that was broken off may have left
 /// one number free: the end is where two in a row are missing.
-pub(super) fn find(path: &Path, id: (u64, u64)) -> Option<PathBuf> {
+pub(super) fn find(path: &Path, id: FileId) -> Option<PathBuf> {
     let mut missing = 0;
     for path in (0..u32::MAX).map(|number| rotated(path, number)) {
         match fs::metadata(&path) {
-            Ok(found) if (found.dev(), found.ino()) == id => return Some(path),
+            Ok(found) if FileId::from(&found) == id => return Some(path),
             Ok(_) => missing = 0,
             Err(_) if missing > 0 => return None,
             Err(_) => missing += 1,

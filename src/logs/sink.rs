@@ -7,6 +7,7 @@ use super::console::{Console, Order};
 use super::file::{LogFile, Writer};
 use super::journal::{Journal, Place};
 use super::loss::{Notices, say};
+use crate::file_id::FileId;
 
 /// A file that other streams may share, one of the consoles, or nothing.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl Sink {
                 journal.put(Place {
                     done: batch.len() as u64,
                     length: 0,
-                    id: (0, 0),
+                    id: FileId::NONE,
                     size: None,
                     torn: false,
                 });
