@@ -33,7 +33,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::control;
@@ -42,6 +41,7 @@ use crate::failpoint;
 use crate::host::{self, ExecOrder, Host, News, Order};
 use crate::logs::{self, Begins, Logs};
 use crate::probe::{self, Prober};
+use crate::task::Task;
 use crate::unit::{Check, Name, ProbeKind, Signal};
 
 use answers::{Inward, Waiter};
@@ -90,7 +90,7 @@ struct Daemon {
     waiters: HashMap<Ticket, Waiter>,
     tickets: u64,
     /// Attempts of tcp and http probes in flight.
-    attempts: HashMap<(Name, Run, ProbeKind), AbortHandle>,
+    attempts: HashMap<(Name, Run, ProbeKind), Task>,
     /// What tasks beside the loop have to say.
     inward: mpsc::UnboundedSender<Inward>,
     manager: Manager,
@@ -305,9 +305,7 @@ impl Daemon {
             },
             Effect::CancelProbe { instance, run, kind } => {
                 self.host.cancel_exec(&instance, kind);
-                if let Some(attempt) = self.attempts.remove(&(instance, run, kind)) {
-                    attempt.abort();
-                }
+                self.attempts.remove(&(instance, run, kind));
             }
             Effect::Applied { instance, unit } => self.logs.configure(&instance, &unit.logs),
             Effect::Forget { instance } => {
@@ -328,13 +326,12 @@ impl Daemon {
     fn attempt(&mut self, instance: Name, run: Run, kind: ProbeKind, probe: Arc<crate::unit::Probe>) {
         let (prober, inward) = (self.prober.clone(), self.inward.clone());
         let key = (instance.clone(), run, kind);
-        let task = tokio::spawn(async move {
+        let attempt = Task::spawn(async move {
             let outcome = prober.attempt(&probe).await;
             drop(inward.send(Inward::Probed { instance, run, kind, outcome }));
         });
-        if let Some(old) = self.attempts.insert(key, task.abort_handle()) {
-            old.abort();
-        }
+        // One of before, if there is one, ends.
+        self.attempts.insert(key, attempt);
     }
 
     fn probed(&mut self, instance: Name, run: Run, kind: ProbeKind, outcome: Outcome) {

@@ -26,4 +26,5 @@ pub mod host;
 pub mod logs;
 pub mod plan;
 pub mod probe;
+mod task;
 pub mod unit;

@@ -7,18 +7,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may name. `main`, `lib`, `cli` and `daemon` join all the others.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("failpoint", &[]),
     ("file_id", &[]),
+    ("task", &[]),
     ("unit", &[]),
     ("plan", &["unit"]),
     ("engine", &["plan", "unit"]),
     ("api", &["engine", "unit"]),
-    ("host", &["api", "engine", "failpoint", "file_id", "plan", "unit"]),
+    ("host", &["api", "engine", "failpoint", "file_id", "plan", "task", "unit"]),
     ("probe", &["api", "engine", "plan", "unit"]),
     ("logs", &["api", "engine", "failpoint", "file_id", "plan", "unit"]),
-    ("control", &["api", "engine", "plan", "unit"]),
-    ("ctl", &["api", "engine", "plan", "unit"]),
+    ("control", &["api", "engine", "plan", "task", "unit"]),
+    ("ctl", &["api", "engine", "plan", "task", "unit"]),
     ("lib", &[]),
 ];
 const JOINTS: [&str; 3] = ["main", "cli", "daemon"];

@@ -6,6 +6,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::respond::problem;
 use super::{Call, Peer, Reply, Request};
 use crate::engine::Event;
+use crate::task;
 
 /// Lines that wait for a client that reads slowly; what comes beyond waits in the broadcast, and what that
 /// loses is asked for again.
@@ -64,7 +65,7 @@ pub(super) fn events(
     coming: broadcast::Receiver<Event>,
 ) -> mpsc::Receiver<String> {
     let (lines, body) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
+    task::detached(async move {
         tokio::select! {
             () = lines.closed() => {}
             () = pump(&daemon, call, before, coming, &lines) => {}

@@ -26,6 +26,7 @@ use super::respond::{self, Body, problem};
 use super::routes::{Refusal, Route};
 use super::{Call, Peer, Permissions, Request, busy};
 use crate::api::Problem;
+use crate::task;
 
 /// How long a client may take to send a request's head, then its body, and how long a connection may idle.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ impl Server {
             asking: Mutex::new(None),
         });
         let ending = self.ending.subscribe();
-        tokio::spawn(async move {
+        task::detached(async move {
             session.run(stream, ending).await;
             drop(place);
         });

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use super::failure::Failure;
 use super::patience::Patience;
 use crate::api::Problem;
+use crate::task;
 
 /// How often, and how far apart, a connect is tried again that found the daemon's queue full (EAGAIN).
 const TRIES: u32 = 250;
@@ -133,7 +134,7 @@ impl Client {
             .await
             .map_err(|error| cut(&error, false))?;
         // Ends with its error or with the answer's body; `sender` sees the error too.
-        tokio::spawn(connection);
+        task::detached(async move { drop(connection.await) });
         let request = Request::builder()
             .method(method.clone())
             .uri(target)

@@ -10,6 +10,7 @@ use super::http::Client;
 use super::patience::Patience;
 use super::{Context, json, now, units, words};
 use crate::engine::Wall;
+use crate::task;
 use crate::unit::Name;
 
 /// So many lines may wait to be printed.
@@ -50,7 +51,7 @@ pub(super) async fn run(context: &Context, wish: LogWish) -> Result<Code, Failur
     if wish.follow {
         let (sender, mut received) = mpsc::channel(AHEAD);
         for name in names {
-            tokio::spawn(pump(context.client.clone(), target(&name, &wish, since), name, sender.clone()));
+            task::detached(pump(context.client.clone(), target(&name, &wish, since), name, sender.clone()));
         }
         drop(sender);
         while let Some((name, got)) = received.recv().await {
@@ -63,7 +64,7 @@ pub(super) async fn run(context: &Context, wish: LogWish) -> Result<Code, Failur
         let target = target(&name, &wish, since);
         let mut quiet = true;
         let asked = name.clone();
-        tokio::spawn(pump(context.client.clone(), target, name, sender));
+        task::detached(pump(context.client.clone(), target, name, sender));
         while let Some((name, got)) = received.recv().await {
             quiet = false;
             code = code.min(show(context, &name, several, got)?);

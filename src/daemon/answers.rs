@@ -19,6 +19,7 @@ use crate::engine::{
 use crate::failpoint;
 use crate::host;
 use crate::logs::{Position, Query};
+use crate::task;
 use crate::unit::{self, Name, ProbeKind, Set, Severity};
 
 /// How long a view waits for the disk and for the log thread before it goes without them.
@@ -59,6 +60,8 @@ pub(super) enum Inward {
     },
     /// The new binary may be executed.
     Execute(PathBuf),
+    /// It was not, although it is long due.
+    NotExecuted,
     /// The files were read.
     Loaded {
         /// `update`.
@@ -82,6 +85,7 @@ impl Inward {
             Inward::Forgotten(run) => format!("what the service manager was told of run {run}"),
             Inward::Looked { .. } => "a look at the files".to_owned(),
             Inward::Execute(path) => format!("the exec of {}", path.display()),
+            Inward::NotExecuted => "an exec that did not come about".to_owned(),
             Inward::Loaded { .. } => "files that were read".to_owned(),
         }
     }
@@ -196,7 +200,7 @@ impl Daemon {
         let (passed_on, answer) = oneshot::channel();
         let mut reply = std::mem::replace(waiter, passed_on);
         let inward = self.inward.clone();
-        tokio::spawn(async move {
+        task::detached(async move {
             tokio::select! {
                 () = reply.closed() => drop(inward.send(Inward::Gone(ticket))),
                 // An error is no answer: it is said by dropping the reply.
@@ -211,7 +215,7 @@ impl Daemon {
         let names: Vec<Name> = one.clone().map_or_else(|| self.engine.instances(), |name| vec![name]);
         let (look, begun) = self.looks.want(names);
         self.look(begun);
-        tokio::spawn(async move {
+        task::detached(async move {
             // Without an answer in time, what is known from before is shown.
             drop(tokio::time::timeout(PATIENCE, look.ended()).await);
             let output = match &one {
@@ -228,7 +232,7 @@ impl Daemon {
         let (disk, inward) = (self.disk.clone(), self.inward.clone());
         let (set, sources) = (self.loading.set.clone(), self.loading.sources.clone());
         let of = set.clone();
-        tokio::spawn(async move {
+        task::detached(async move {
             let looked = move || -> Vec<(Name, bool)> {
                 let changed = |name: Name| match set.changed_on_disk(&name, &sources) {
                     Ok(changed) => Some((name, changed)),
@@ -273,6 +277,7 @@ impl Daemon {
                 None => send(reply, no_such_unit(&name)),
             },
             Inward::Execute(path) => self.execute(&path),
+            Inward::NotExecuted => self.not_executed(),
             Inward::Loaded { update, dry_run, result, reply } => self.loaded(update, dry_run, result, reply),
         }
     }
@@ -326,7 +331,7 @@ impl Daemon {
         }
         let mut read = self.logs.read(query);
         let (out, lines) = mpsc::channel(64);
-        tokio::spawn(async move {
+        task::detached(async move {
             loop {
                 let line = tokio::select! {
                     line = read.recv() => line,
@@ -382,7 +387,7 @@ impl Daemon {
     /// Reads the files beside the loop; [`Inward::Loaded`] follows.
     pub(super) fn load(&self, update: bool, dry_run: bool, reply: Option<oneshot::Sender<Reply>>) {
         let (disk, files, inward) = (self.disk.clone(), self.files.clone(), self.inward.clone());
-        tokio::spawn(async move {
+        task::detached(async move {
             let Some(result) = disk.run(move || files.load(false)).await else { return };
             drop(inward.send(Inward::Loaded { update, dry_run, result, reply }));
         });
@@ -464,7 +469,7 @@ impl Daemon {
             return send(reply, Reply::Done(done));
         }
         let logs = Arc::clone(&self.logs);
-        tokio::spawn(async move {
+        task::detached(async move {
             done.output = tokio::time::timeout(PATIENCE, logs.tail(&done.name)).await.unwrap_or_default();
             send(reply, Reply::Done(done));
         });

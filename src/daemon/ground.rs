@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::{AbortHandle, Id};
+use tokio::task::Id;
 use tokio::time::Instant;
 
 use super::listener::{self, listen};
@@ -24,6 +24,7 @@ use crate::control;
 use crate::failpoint;
 use crate::file_id::FileId;
 use crate::host::{self, Guard, Lock, lock_again};
+use crate::task::Task;
 
 /// From the first sign on.
 const SOON: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ pub(super) struct Ground {
     pub(super) lock: Option<Lock>,
     guard: Option<Guard>,
     /// Who accepts at the control socket; `None`: nobody is to.
-    pub(super) accepting: Option<AbortHandle>,
+    pub(super) accepting: Option<Task>,
     socket: Option<FileId>,
     /// The notes of the log pump, and the page for crashes.
     notes: Option<FileId>,
@@ -57,7 +58,7 @@ impl Ground {
     pub(super) fn watch(
         (runtime, private): (Option<&Path>, Option<&Path>),
         lock: Option<Lock>,
-        accepting: Option<AbortHandle>,
+        accepting: Option<Task>,
         gone: UnboundedSender<Vec<OsString>>,
     ) -> Ground {
         let mut ground = Ground {
@@ -113,7 +114,7 @@ impl Ground {
 
     /// Which listener clients come in by.
     pub(super) fn listener(&self) -> Option<Id> {
-        self.accepting.as_ref().map(AbortHandle::id)
+        self.accepting.as_ref().map(Task::id)
     }
 
     /// What lies in the runtime directory is this uphold's, and not another one's that has come since somebody removed it.
@@ -301,9 +302,7 @@ impl Daemon {
         }
         let server: Arc<control::Server> = self.server.clone();
         let accepting = listen(&path, None, server).map_err(|error| format!("control.sock: {error}"))?;
-        if let Some(old) = self.ground.accepting.replace(accepting) {
-            old.abort();
-        }
+        self.ground.accepting = Some(accepting);
         self.ground.socket = FileId::at(&path);
         back.push("control.sock");
         Ok(())

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::AbortHandle;
 
 use crate::control::{self, Peer};
 use crate::host;
+use crate::task::Task;
 
 /// Its name in the runtime directory.
 pub(super) const SOCKET: &str = "control.sock";
@@ -20,13 +20,13 @@ const LONGEST_SOCKET: usize = 107;
 /// moments.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Accepts connections in a task of its own, until that is aborted. The lock is held, so whatever lies at the
+/// Accepts connections in a task of its own, until that is dropped. The lock is held, so whatever lies at the
 /// path is stale. `waiting`: the listener of the image before, at which clients may wait already.
 pub(super) fn listen(
     path: &Path,
     waiting: Option<std::os::unix::net::UnixListener>,
     server: Arc<control::Server>,
-) -> io::Result<AbortHandle> {
+) -> io::Result<Task> {
     if let Some(listener) = waiting {
         return Ok(accept(UnixListener::from_std(listener)?, server));
     }
@@ -55,8 +55,8 @@ pub(super) fn let_in(stream: UnixStream, server: &control::Server) {
     }
 }
 
-fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
-    let accepting = tokio::spawn(async move {
+fn accept(listener: UnixListener, server: Arc<control::Server>) -> Task {
+    Task::spawn(async move {
         let mut failing = false;
         let mut held = server.held();
         loop {
@@ -83,6 +83,5 @@ fn accept(listener: UnixListener, server: Arc<control::Server>) -> AbortHandle {
                 }
             }
         }
-    });
-    accepting.abort_handle()
+    })
 }

@@ -466,7 +466,7 @@ async fn live(
     // With them ends what is followed and what is waited for.
     drop((daemon, ears));
     if let Some(accepting) = accepting {
-        accepting.abort();
+        drop(accepting);
         server.finish(LAST_ANSWERS).await;
     }
     if let Some(path) = socket.filter(|_| own) {

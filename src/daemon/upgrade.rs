@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 use super::Daemon;
 use super::answers::{Inward, problem, send};
@@ -18,6 +17,7 @@ use crate::control::Reply;
 use crate::engine::{Exit, Input, Run, SpawnFailure};
 use crate::failpoint;
 use crate::host::{self, ExecOrder};
+use crate::task::{self, Task};
 use crate::unit::{Name, ProbeKind, Unit};
 
 /// How long the new binary may take to read the state.
@@ -25,7 +25,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// How long who has asked for something short may wait for the answer before the connection goes with the
 /// image.
 const ANSWERS: Duration = Duration::from_secs(2);
-/// How long nobody is let in where the exec does not come about and nothing says so.
+/// How long nobody is let in where the exec does not come about and nothing else says so.
 const KEPT_OUT: Duration = Duration::from_secs(5);
 
 /// Why the new image could not begin.
@@ -41,7 +41,7 @@ pub(super) struct Upgrade {
     /// The state was written in another version, for the new binary to read.
     rewritten: bool,
     /// The new binary was tried, and is to be executed: this brings that about. Clients are kept out meanwhile.
-    decided: Option<AbortHandle>,
+    decided: Option<Task>,
 }
 
 /// What follows from what a new binary has said.
@@ -206,17 +206,16 @@ impl Daemon {
         }
         let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
         let (execute, replies) = (path.clone(), Vec::new());
-        let leaving = tokio::spawn(async move {
+        let leaving = Task::spawn(async move {
             // From here on who comes waits for the new image.
             server.hold();
             logs.settle().await;
             server.answered(ANSWERS).await;
             drop(inward.send(Inward::Execute(execute)));
             tokio::time::sleep(KEPT_OUT).await;
-            server.resume();
+            drop(inward.send(Inward::NotExecuted));
         });
-        let decided = Some(leaving.abort_handle());
-        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided });
+        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided: Some(leaving) });
     }
 
     /// Becomes the new binary. Returns only if it cannot.
@@ -227,7 +226,7 @@ impl Daemon {
             if self.ground.listener() != before {
                 // Once the listener of before is closed: the new image goes by the path.
                 let (inward, path) = (self.inward.clone(), path.to_owned());
-                tokio::spawn(async move { drop(inward.send(Inward::Execute(path))) });
+                task::detached(async move { drop(inward.send(Inward::Execute(path))) });
                 return;
             }
         }
@@ -244,12 +243,16 @@ impl Daemon {
         self.stay(&format!("cannot execute {}: {error}", path.display()));
     }
 
+    /// The exec was decided long ago, and nothing has come of it: what was to bring it about was dropped.
+    pub(super) fn not_executed(&mut self) {
+        if self.upgrading.as_ref().is_some_and(|upgrade| upgrade.decided.is_some()) {
+            self.stay("the exec was dropped, as what has crashed uphold twice; its log says what that was");
+        }
+    }
+
     /// The exec did not come about: who was kept out is let in.
     fn stay(&mut self, why: &str) {
-        // It would let in, too, and that in the middle of the next upgrade.
-        if let Some(leaving) = self.upgrading.take().and_then(|upgrade| upgrade.decided) {
-            leaving.abort();
-        }
+        self.upgrading = None;
         self.server.resume();
         self.not_upgraded(Vec::new(), why);
     }

@@ -23,6 +23,7 @@ use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
 use nix::errno::Errno;
 
 use crate::engine::{Exit, Run, SoFar, Taken};
+use crate::task;
 use crate::unit::Signal;
 
 /// How long the reaper of a process that is no child of uphold may take before its status counts as unseen.
@@ -300,7 +301,7 @@ impl Host {
         let pidfd = other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
         let other = Other { pid: other.pid, start: other.start, pidfd };
         let (wakes, key) = (self.wakes.clone(), key.clone());
-        tokio::spawn(async move {
+        task::detached(async move {
             let exit = other.ended().await;
             // Nobody listens only when the host is gone.
             let _ = wakes.send(Wake::Ended(key, exit));

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::io::unix::AsyncFd;
 
 use super::slots::Slot;
-use super::{ExecOrder, Host, News, Task, Wake, launch, sys};
+use super::{ExecOrder, Host, News, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
+use crate::task::Task;
 use crate::unit::{Name, ProbeKind, Signal};
 
 /// As much of its output is kept.

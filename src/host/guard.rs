@@ -9,8 +9,9 @@ use std::sync::Arc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::sys;
 use super::watch::Readable;
-use super::{Task, sys};
+use crate::task::Task;
 
 /// What takes a directory away itself, or what was to be told of it.
 const ITSELF: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Host, Order, Stored, Wake, kin, sys};
 use crate::engine::{SoFar, Taken};
+use crate::task;
 
 /// How soon is looked again, at first,
 const SOON: Duration = Duration::from_millis(2);
@@ -75,7 +76,7 @@ impl Host {
         let child = self.cloning.begin();
         child.store(pid, Ordering::SeqCst);
         let wakes = self.wakes.clone();
-        tokio::spawn(async move {
+        task::detached(async move {
             let mut pause = SOON;
             // It is not reaped, so its pid is its own.
             while matches!(Chick::of(pid), Chick::Unborn) {

@@ -17,9 +17,10 @@ use super::cgroup::{Base, Leaf};
 use super::prepare::{Failed, Prepared, Role, explain, prepare};
 use super::slots::Slot;
 use super::spawn::{Into, Stack, Stage};
-use super::{Captured, Order, Settings, Stream, Task, Wake, exec, fifo, kin, reexec, spawn, sys};
+use super::{Captured, Order, Settings, Stream, Wake, exec, fifo, kin, reexec, spawn, sys};
 use crate::engine::{Run, SpawnFailure};
 use crate::failpoint;
+use crate::task::Task;
 use crate::unit::{Name, Output, Unit};
 
 /// Descriptors that a start leaves for clients, log files and probes.

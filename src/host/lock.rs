@@ -253,6 +253,20 @@ mod tests {
         assert_eq!(open, [false, true]);
     }
 
+    #[test]
+    fn who_keeps_a_lock_that_a_dead_uphold_has_left_is_named() {
+        let _alone = super::super::tests::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = open(&dir.path().join("lock")).unwrap();
+        let said = |lock: &File| kept_out(dir.path(), lock).to_string();
+        assert!(said(&nobody).contains("uphold with pid unknown holds it"), "{}", said(&nobody));
+        let child = unborn();
+        let text = said(&nobody);
+        let _ = sys::kill(child, Signal::KILL);
+        sys::wait(sys::Child::Pid(child), false, true).unwrap();
+        assert!(text.contains(&format!("not even SIGKILL ends it (pid {child}): see whether")), "{text}");
+    }
+
     /// A child that executes nothing and has open what this process has.
     fn unborn() -> i32 {
         // SAFETY: the child does nothing but to wait for signals, which signal-safety(7) allows.

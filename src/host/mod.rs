@@ -61,7 +61,6 @@ pub use users::Users;
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -330,24 +329,6 @@ enum Wake {
     TimedOut(u64),
     /// Something may be waiting behind a start that hangs, on the launcher of this name.
     Stalled(&'static str),
-}
-
-/// A task that ends with what it is for.
-#[derive(Debug)]
-struct Task(tokio::task::AbortHandle);
-
-impl Task {
-    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
-        // To the runtime all are of one type: what it has to run one is in the binary once.
-        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
-        Task(tokio::spawn(future).abort_handle())
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Host {

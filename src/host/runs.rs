@@ -12,9 +12,10 @@ use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
 use super::slots::Slot;
 use super::watch::Watch;
-use super::{Host, Key, News, Order, Role, Task, Wake, launch, sys};
+use super::{Host, Key, News, Order, Role, Wake, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::failpoint;
+use crate::task::Task;
 use crate::unit::{Name, Scope, Signal};
 
 /// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold

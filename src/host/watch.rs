@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::cgroup::Leaf;
-use super::{Host, Task, Wake, sys};
+use super::{Host, Wake, sys};
+use crate::task::Task;
 
 /// One inotify for all leaves.
 #[derive(Debug)]

@@ -299,6 +299,34 @@ fn an_image_that_cannot_begin_tries_again_until_it_can() {
 }
 
 #[test]
+fn an_image_that_knows_of_nothing_starts_nothing_beside_what_the_one_before_has_started() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    fs::write(uphold.path("run/private/state"), "nothing that anybody wrote\n").unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    uphold.until_said(&format!("processes that uphold has started live (pid {pid})"));
+    uphold.until_said("trying again in a second");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.eventually("it begins without them", |uphold| image(uphold) == 1);
+    let next = uphold.until("web", "running").main_pid("web");
+    assert!(next != pid && !is_alive(pid));
+    assert_eq!(uphold.stderr().matches("Started process web").count(), 2, "{}", uphold.stderr());
+}
+
+#[test]
+fn an_exec_that_has_crashed_uphold_twice_is_said_to_be_dropped_and_keeps_nobody_out() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    for number in 2..=3 {
+        uphold.fail("executing 1 panic").signal(Signal::SIGUSR2);
+        until_image(&uphold, number);
+    }
+    uphold.signal(Signal::SIGUSR2);
+    uphold.until_own_event("UpgradeFailed not upgraded: the exec was dropped");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
+}
+
+#[test]
 fn as_pid_1_it_survives_crash_and_upgrade() {
     if !is_root() {
         return skip("a pid namespace needs root");

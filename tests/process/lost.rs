@@ -176,6 +176,28 @@ fn an_upgrade_right_after_the_loss_takes_over_what_runs() {
     survives_a_kill(&mut uphold, "upgrade");
 }
 
+#[test]
+fn what_is_removed_while_the_new_binary_is_tried_is_put_back_before_it_is_executed() {
+    let mut uphold = start(Uphold::new().own_binary());
+    let (pid, own) = (uphold.main_pid("web"), uphold.path("uphold"));
+    let (real, new) = (uphold.path("real"), uphold.path("new"));
+    fs::rename(&own, &real).unwrap();
+    let (real, run) = (real.display(), uphold.path("run"));
+    let text = format!(
+        "#!/bin/sh
+[ \"$1\" = try-state ] || exec {real} \"$@\"
+{real} \"$@\" && rm -r {}
+",
+        run.display()
+    );
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::rename(&new, &own).unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    uphold.until_said("somebody has removed all");
+    goes_on_with(&mut uphold, pid, "while it is tried");
+}
+
 /// uphold panics at once.
 fn crash(uphold: &Uphold) {
     uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
