@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +48,18 @@ pub(super) struct Ground {
     /// What was removed since the last look.
     gone: BTreeSet<OsString>,
     due: Option<Instant>,
-    /// It was said that something cannot be put back.
-    failing: bool,
-    /// And that is what the next uphold needs.
-    bare: bool,
+    /// What could not be put back at the last look.
+    lack: Lack,
+}
+
+/// What of the runtime directory is gone and could not be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lack {
+    Nothing,
+    /// This uphold does without it.
+    Own,
+    /// The next one would not find what runs.
+    Next,
 }
 
 impl Ground {
@@ -72,8 +81,7 @@ impl Ground {
             page: None,
             gone: BTreeSet::new(),
             due: None,
-            failing: false,
-            bare: false,
+            lack: Lack::Nothing,
         };
         if let Some(runtime) = runtime {
             let dirs = [Some(runtime), private].into_iter().flatten();
@@ -92,7 +100,9 @@ impl Ground {
             }
             // Whatever is removed already counts as gone.
             let id = |path: &Path| Some(FileId::at(path).unwrap_or(FileId::NONE));
-            ground.socket = id(&runtime.join(listener::SOCKET));
+            let socket = runtime.join(listener::SOCKET);
+            let is_socket = socket.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+            ground.socket = if is_socket { id(&socket) } else { Some(FileId::NONE) };
             if let Some(private) = private {
                 ground.notes = id(&private.join(lasting::NOTES));
                 ground.page = id(&private.join(host::CRASHES));
@@ -130,7 +140,11 @@ impl Ground {
 
     /// An error says that the next uphold would not find what is started now.
     pub(super) fn holds(&self) -> io::Result<()> {
-        if self.bare { Err(io::Error::other("the runtime directory is not whole")) } else { Ok(()) }
+        if self.lack == Lack::Next {
+            Err(io::Error::other("the runtime directory is not whole"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -147,10 +161,11 @@ fn is_of_stream(name: &OsString) -> bool {
 impl Daemon {
     /// What the next image goes by is where it looks: nobody has removed it, or that was seen and mended.
     pub(super) fn is_whole(&self) -> bool {
-        let kept = |private: &PathBuf| {
-            (self.host.is_kept_in_memory() || self.host.is_kept_in(private)) && self.journal.is_in(private)
-        };
-        self.ground.is_own() && !self.lacks_socket() && self.ground.private.as_ref().is_none_or(kept)
+        let kept = |private: &PathBuf| self.host.is_kept_in_memory() || self.host.is_kept_in(private);
+        self.ground.is_own()
+            && !self.lacks_socket()
+            && self.journal.is_whole()
+            && self.ground.private.as_ref().is_none_or(kept)
     }
 
     /// The control socket is gone, and could not be put back: no image can begin without it.
@@ -169,50 +184,47 @@ impl Daemon {
             return self.logs.put_back(None, Some(names));
         }
         let mut back = Vec::new();
-        let outcome = self.put_all_back(&runtime, &mut back);
-        let failed = std::mem::replace(&mut self.ground.failing, outcome.is_err());
-        let (what, runtime) = (back.join(", "), runtime.display());
-        match outcome {
-            Ok(()) if failed => {
-                let message =
-                    format!("{runtime} is whole again: the next uphold takes over what runs as before");
-                self.own_event("RuntimeDirRestored", false, message);
-            }
-            Ok(()) if back.is_empty() => {}
-            Ok(()) => {
-                let message = format!(
-                    "somebody has removed {what} from {runtime} while uphold runs; it was put back, and the next \
-                     uphold takes over what runs as before"
-                );
-                self.own_event("RuntimeDirLost", true, message);
-            }
-            Err(error) => {
-                if self.ground.bare && !self.journal.is_in(&self.ground.private.clone().unwrap_or_default()) {
-                    self.journal.lose();
-                }
-                self.ground.gone.extend(names.into_iter().chain([OsString::new()]));
-                self.ground.due = Some(Instant::now() + AGAIN);
-                if !failed {
-                    let then = if self.ground.bare {
-                        "nothing is started until then, and should uphold be killed, the next one finds no \
-                         service and starts all of them a second time"
-                    } else {
-                        "the next uphold takes over what runs as before"
-                    };
-                    let message = format!(
-                        "somebody has removed files from {runtime} while uphold runs, and they cannot be put \
-                         back: {error}; trying again every second; {then}"
-                    );
-                    self.own_event("RuntimeDirLost", true, message);
-                }
-            }
+        let (lack, why) = match self.put_all_back(&runtime, &mut back) {
+            Ok(wrong) if wrong.is_empty() => (Lack::Nothing, String::new()),
+            Ok(wrong) => (Lack::Own, wrong.join("; ")),
+            Err(error) => (Lack::Next, error),
+        };
+        let before = std::mem::replace(&mut self.ground.lack, lack);
+        if lack > Lack::Nothing {
+            self.ground.gone.extend(names.into_iter().chain([OsString::new()]));
+            self.ground.due = Some(Instant::now() + AGAIN);
         }
+        let (what, runtime) = (back.join(", "), runtime.display());
+        let then = match lack {
+            Lack::Next => {
+                "nothing is started until then, and should uphold be killed, the next one finds no service and \
+                 starts all of them a second time"
+            }
+            Lack::Own | Lack::Nothing => "the next uphold takes over what runs as before",
+        };
+        if lack == before && (lack > Lack::Nothing || back.is_empty()) {
+            return;
+        }
+        if lack == Lack::Nothing && before > lack {
+            return self.own_event("RuntimeDirRestored", false, format!("{runtime} is whole again: {then}"));
+        }
+        let message = if lack == Lack::Nothing {
+            format!(
+                "somebody has removed {what} from {runtime} while uphold runs; it was put back, and {then}"
+            )
+        } else {
+            format!(
+                "somebody has removed files from {runtime} while uphold runs, and they cannot be put back: {why}; \
+                 trying again every second; {then}"
+            )
+        };
+        self.own_event("RuntimeDirLost", true, message);
     }
 
     /// The lock first: who has it says what lies here. The state last: it counts once all it speaks of is there.
-    fn put_all_back(&mut self, runtime: &Path, back: &mut Vec<&'static str>) -> Result<(), String> {
+    /// Gives what this uphold does without, and why; the error is of what the next one needs.
+    fn put_all_back(&mut self, runtime: &Path, back: &mut Vec<&'static str>) -> Result<Vec<String>, String> {
         let ground = &mut self.ground;
-        ground.bare = true;
         if !runtime.is_dir() {
             back.push("all");
         }
@@ -230,13 +242,16 @@ impl Daemon {
             }
         }
         if ground.lock.as_ref().is_some_and(|lock| !lock.is_in(runtime)) {
-            ground.lock = Some(lock_again(runtime).map_err(|error| error.to_string())?);
+            let lock = lock_again(runtime).map_err(|error| error.to_string())?;
+            if let Some(private) = &private {
+                self.journal.left_by_another(private)?;
+            }
+            self.ground.lock = Some(lock);
             back.push("lock");
         }
         if let Some(private) = private {
             self.put_private_back(&private, back, &mut wrong)?;
         }
-        self.ground.bare = false;
         wrong.extend(self.put_socket_back(runtime, back).err());
         let there = runtime.join("endpoints").exists();
         // Without the lock none was written.
@@ -246,7 +261,7 @@ impl Daemon {
         if !there {
             back.push("endpoints");
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        Ok(wrong)
     }
 
     /// `wrong` gets what this uphold does without, and why.
@@ -287,7 +302,7 @@ impl Daemon {
             }
         }
         self.logs.put_back(region, None);
-        if back.len() > before || !self.journal.is_in(private) {
+        if back.len() > before || !self.journal.is_whole() {
             self.journal.renew(&self.engine).map_err(|error| format!("private/state: {error}"))?;
             back.push("private/state");
         }

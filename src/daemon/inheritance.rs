@@ -96,19 +96,6 @@ pub enum Refused {
     },
 }
 
-/// So many pids are named.
-const NAMED: usize = 10;
-
-/// `pid 7`, `pids 7, 8 and 3 more`.
-fn named(pids: &[i32]) -> String {
-    let words: Vec<String> = pids.iter().take(NAMED).map(i32::to_string).collect();
-    let word = if pids.len() == 1 { "pid" } else { "pids" };
-    match pids.len().checked_sub(NAMED) {
-        None | Some(0) => format!("{word} {}", words.join(", ")),
-        Some(more) => format!("{word} {} and {more} more", words.join(", ")),
-    }
-}
-
 impl Inheritance {
     /// Locks the runtime directory and reads what there is; what is of no use is set aside.
     pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, Refused> {
@@ -119,8 +106,8 @@ impl Inheritance {
             Ok(found) => Ok(Inheritance { lock, ..found }),
             Err(refused) => {
                 if host::goes_on() {
-                    // It is tried again, and nobody else is to come between.
-                    std::mem::forget(lock);
+                    // It is tried again.
+                    lock.into_iter().for_each(Lock::hand_on);
                 }
                 Err(refused)
             }
@@ -182,6 +169,9 @@ impl Inheritance {
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
+                // An image that goes on finds the state of another process where somebody has removed its own: that
+                // says nothing of what it has started itself.
+                let none = if same { none } else { none.at_the_beginning()? };
                 let (image, nofile, oom_score_adj) =
                     if same { (head.image + 1, head.nofile, head.oom_score_adj) } else { (1, None, None) };
                 let before = (!same).then_some((head.pid, head.start));
@@ -191,12 +181,10 @@ impl Inheritance {
             }
             Before::Strange(strange) => {
                 let (head, why) = *strange;
-                let pids = match host::left_alive(private, &head.token, head.cgroups.as_deref()) {
-                    Ok(pids) if pids.is_empty() => return Ok(none.without(private, &why)),
-                    Ok(pids) => named(&pids),
-                    Err(error) => format!("nobody can tell which: {error}"),
-                };
-                return Err(Refused::Strange { path, why, release: head.release, pids });
+                match host::left_alive(private, &head.token, head.cgroups.as_deref()) {
+                    None => none.without(private, &why),
+                    Some(pids) => return Err(Refused::Strange { path, why, release: head.release, pids }),
+                }
             }
             Before::Useless(why) => none.at_the_beginning()?.without(private, &why),
             Before::Unreadable(error) => {
@@ -205,15 +193,14 @@ impl Inheritance {
         })
     }
 
-    /// There is no state of use: nothing was started yet. For an image that goes on that is to be seen.
+    /// There is no state of this process: nothing was started yet. For an image that goes on that is to be seen.
     fn at_the_beginning(self) -> Result<Inheritance, Refused> {
         if !host::goes_on() {
             return Ok(self);
         }
         match host::own_alive() {
-            Ok(pids) if pids.is_empty() => Ok(self),
-            Ok(pids) => Err(Refused::Stateless { pids: named(&pids) }),
-            Err(error) => Err(Refused::Stateless { pids: format!("nobody can tell which: {error}") }),
+            None => Ok(self),
+            Some(pids) => Err(Refused::Stateless { pids }),
         }
     }
 
@@ -226,6 +213,12 @@ impl Inheritance {
         };
         let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
         Inheritance { complaint: Some(complaint), ..self }
+    }
+
+    /// This image cannot begin, and tries again: all stays open for the next attempt.
+    pub fn hand_on(mut self) {
+        self.lock.take().into_iter().for_each(Lock::hand_on);
+        std::mem::forget(self);
     }
 
     /// Closes what was open before, once all was taken over.

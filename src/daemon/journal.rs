@@ -131,6 +131,13 @@ pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> 
     }
 }
 
+/// Whose state stands in this file, if that can be told.
+fn head(file: &Path) -> Option<Head> {
+    let bytes = fs::read(file).ok()?;
+    let line = bytes.split_inclusive(|byte| *byte == b'\n').next()?;
+    serde_json::from_slice(unwrap(line)?).ok()
+}
+
 /// Why this binary cannot go on from what stands in the private directory, or in this file; `None`: it can.
 pub fn refuses(place: &Path) -> Option<String> {
     let world = host::world();
@@ -167,52 +174,58 @@ pub fn path(private: &Path) -> PathBuf {
 pub struct Journal {
     /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
     place: Option<(Option<PathBuf>, Head)>,
-    /// `None`: the last attempt to write failed, so that what is there lacks something.
+    /// The newest; `None`: none could be begun yet. In memory it is there for as long as it is open.
     file: Option<File>,
-    /// What is there then: in memory it is there for as long as it is open.
-    stale: Option<File>,
     length: u64,
     /// As long it was when it was begun.
     began: u64,
+    /// The last attempt to write has failed: what is there lacks something.
     failing: bool,
     due: Option<Instant>,
-    /// Somebody has removed the file. Its place may be another uphold's by now, and nothing is done there.
-    lost: bool,
 }
 
 impl Journal {
     /// Begins the file anew, with all of the state in it, in the version of its head.
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
-        let (file, stale) = (None, None);
-        let mut journal =
-            Journal { place, file, stale, length: 0, began: 0, failing: false, due: None, lost: false };
-        let begun = journal.begin_anew(engine);
-        journal.say(&begun);
+        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
+        // It was said, and is tried again.
+        drop(journal.renew(engine));
         journal
     }
 
-    /// What was written is where the next uphold looks for it.
-    pub fn is_in(&self, private: &Path) -> bool {
-        // Without a file, the last attempt has failed, and the next one is due. What is in memory nobody removes.
-        let (Some(file), Some((Some(_), _))) = (&self.file, &self.place) else { return !self.lost };
-        FileId::of(file).is_some_and(|file| file.is_at(&path(private)))
+    /// Nobody has removed what was written: it is where the next uphold looks for it.
+    pub fn is_whole(&self) -> bool {
+        match (&self.file, &self.place) {
+            (Some(file), Some((Some(private), _))) => {
+                FileId::of(file).is_some_and(|file| file.is_at(&path(private)))
+            }
+            // What is in memory nobody removes.
+            (_, _) => true,
+        }
     }
 
-    /// Somebody has removed the file, and it is not to be begun anew before [`Journal::renew`].
-    pub fn lose(&mut self) {
-        self.lost = true;
-        self.stale = self.file.take().or(self.stale.take());
-        self.say(&Err(io::ErrorKind::NotFound.into()));
+    /// Nothing lives of another uphold that had this directory while this one had lost it, and that is no more: its
+    /// state would be replaced, and nobody find what it has left. The error names what does.
+    pub fn left_by_another(&self, private: &Path) -> Result<(), String> {
+        let (Some(head), Some((_, own))) = (head(&path(private)), &self.place) else { return Ok(()) };
+        if head.token == own.token || head.world != own.world {
+            return Ok(());
+        }
+        match host::left_alive(Some(private), &head.token, head.cgroups.as_deref()) {
+            None => Ok(()),
+            Some(living) => Err(format!(
+                "uphold with pid {} has had the directory meanwhile and is no more, and processes of it live ({living}): \
+                 stop these",
+                head.pid
+            )),
+        }
     }
 
-    /// Somebody has removed the file: begins it anew.
+    /// Begins the file anew, whatever lies there: the directory is this uphold's.
     pub fn renew(&mut self, engine: &Engine) -> io::Result<()> {
-        self.lost = false;
-        self.stale = self.file.take().or(self.stale.take());
         let begun = self.begin_anew(engine);
-        self.say(&begun);
-        begun
+        self.settle(begun)
     }
 
     /// Where another process finds it: [`refuses`] takes it. `None`: nowhere.
@@ -227,18 +240,14 @@ impl Journal {
     /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
     /// must not be done without that has to wait.
     pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
-        let long = self.length >= LONG.max(self.began * TIMES);
+        let whole = !self.failing && self.length < LONG.max(self.began * TIMES);
         let appended = match engine.changes() {
-            Some(changes) => !long && self.append(&changes).is_ok(),
+            Some(changes) => whole && self.append(&changes).is_ok(),
             None if !self.failing => return Ok(()),
             None => false,
         };
-        let recorded = if appended { Ok(()) } else { self.begin_anew(engine) };
-        if recorded.is_err() {
-            self.stale = self.file.take().or(self.stale.take());
-        }
-        self.say(&recorded);
-        recorded
+        let recorded = if appended { Ok(()) } else { self.replace(engine) };
+        self.settle(recorded)
     }
 
     /// The version in which it is written.
@@ -253,12 +262,8 @@ impl Journal {
             Some((_, head)) if head.state_version != version => head.state_version = version,
             Some(_) | None => return Ok(()),
         }
-        let begun = self.begin_anew(engine);
-        if begun.is_err() {
-            self.stale = self.file.take().or(self.stale.take());
-        }
-        self.say(&begun);
-        begun
+        let begun = self.replace(engine);
+        self.settle(begun)
     }
 
     fn append(&mut self, changes: &Saved<'_>) -> io::Result<()> {
@@ -278,11 +283,18 @@ impl Journal {
         }
     }
 
+    /// Begins the file anew in the place of the one that lies there. Where somebody has removed that, another
+    /// uphold may have come: nothing is done before it is known whose the directory is.
+    fn replace(&mut self, engine: &Engine) -> io::Result<()> {
+        if self.is_whole() {
+            self.begin_anew(engine)
+        } else {
+            Err(io::Error::other("somebody has removed it"))
+        }
+    }
+
     fn begin_anew(&mut self, engine: &Engine) -> io::Result<()> {
         let Some((private, head)) = &self.place else { return Ok(()) };
-        if self.lost {
-            return Err(io::ErrorKind::NotFound.into());
-        }
         let new = private.as_ref().map(|private| private.join("state.new"));
         let written = begin_file(new.as_deref()).and_then(|file| {
             let mut length = Line::write(&file, 0, head)?;
@@ -300,7 +312,6 @@ impl Journal {
                 self.length = length;
                 self.began = length;
                 self.file = Some(file);
-                self.stale = None;
                 failpoint::reach("journal-begun");
                 Ok(())
             }
@@ -323,9 +334,9 @@ impl Journal {
         self.due = self.due.map(|_| Instant::now() + AGAIN);
     }
 
-    /// Once when it begins to fail, once when it is over.
-    fn say(&mut self, recorded: &io::Result<()>) {
-        match recorded {
+    /// After each attempt. What fails is said once when it begins to, and once when it is over.
+    fn settle(&mut self, recorded: io::Result<()>) -> io::Result<()> {
+        match &recorded {
             Err(error) if !self.failing => {
                 tracing::error!(
                     "cannot record the state: {error}; nothing is started until it can, for nobody would find \
@@ -338,6 +349,7 @@ impl Journal {
         self.failing = recorded.is_err();
         // What was answered for has to be on record, also if nothing else happens.
         self.due = self.failing.then(|| Instant::now() + AGAIN);
+        recorded
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::host::{self, Host, Inherited};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
 use crate::probe::Prober;
+use crate::task::Task;
 use crate::unit::trust::Trust;
 use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
@@ -94,12 +96,14 @@ pub fn run(options: Options) -> ExitCode {
         let complaints = mounts.into_iter().chain(host::raise_loopback()).chain(host::hear_ctrl_alt_del());
         complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
-    let end = match start(&options, boot) {
+    let descriptors = Inherited::collect();
+    let given = descriptors.numbers();
+    let end = match start(&options, boot, descriptors) {
         Ok(end) => end,
         Err(refusal) => {
             complain(&refusal.text);
             if host::goes_on() {
-                begin_again();
+                begin_again(&given);
             }
             End { status: refusal.status, reboot: false }
         }
@@ -112,10 +116,10 @@ pub fn run(options: Options) -> ExitCode {
 }
 
 /// An image that cannot begin and goes on from another one must not end: services run, and it may be PID 1.
-fn begin_again() {
+fn begin_again(given: &[RawFd]) {
     complain("uphold: trying again in a second, for its services run");
     std::thread::sleep(AGAIN);
-    let error = host::execute_again();
+    let error = host::execute_again(given);
     complain(&format!("uphold: cannot execute itself again: {error}"));
 }
 
@@ -131,8 +135,7 @@ pub(super) fn complain(text: &str) {
     drop(writeln!(io::stderr(), "{text}"));
 }
 
-fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
-    let descriptors = Inherited::collect();
+fn start(options: &Options, boot: bool, descriptors: Inherited) -> Result<End, Refusal> {
     failpoint::arm(host::act);
     if let Err(error) = host::prepare_reexec() {
         complain(&format!(
@@ -167,7 +170,23 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
-    let (loading, complaint) = read_files(&files, options.lenient || boot, &before)?;
+    let end = begin(options, boot, files, places, &mut before, (signals, faults));
+    if end.is_err() && host::goes_on() {
+        before.hand_on();
+    }
+    end
+}
+
+/// From here on `before` has all that an image before has left open.
+fn begin(
+    options: &Options,
+    boot: bool,
+    files: Files,
+    places: Places,
+    before: &mut Inheritance,
+    ears: (host::Signals, mpsc::UnboundedReceiver<Signal>),
+) -> Result<End, Refusal> {
+    let (loading, complaint) = read_files(&files, options.lenient || boot, before)?;
     let config = &loading.sources.config;
     let voice = Voice::start(config.log_level.as_deref(), config.log_format)
         .map_err(|error| refuse(format!("uphold: cannot start the thread of its log: {error}")))?;
@@ -193,14 +212,9 @@ fn start(options: &Options, boot: bool) -> Result<End, Refusal> {
         .build()
         .map_err(|error| refuse(format!("uphold: cannot start its loop: {error}")))?;
     let own_log = voice.clone();
-    let end =
-        runtime.block_on(live(options, files, loading, own_log, places, &mut before, (signals, faults)));
+    let end = runtime.block_on(live(options, files, loading, own_log, places, before, ears));
     voice.flush(LAST_LINES);
     runtime.shutdown_background();
-    if end.is_err() && host::goes_on() {
-        // It is tried again: what is in there passes over.
-        std::mem::forget(before);
-    }
     end
 }
 
@@ -369,32 +383,15 @@ async fn live(
     let socket = places.runtime.as_deref().map(|dir| dir.join(SOCKET));
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
     let server = Arc::new(control::Server::new(permitted, requests_in, host::mark_read));
+    let disk = Disk::start().map_err(|error| fail("the thread for files", error))?;
+    let board = Board::start(places.runtime.as_deref(), known)
+        .map_err(|error| fail("the thread for endpoints", error))?;
+    let manager =
+        Manager::start(inward.clone()).map_err(|error| fail("the thread for the service manager", error))?;
+    let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
+    // From here on nothing fails but this: what of the image before is taken would not be there for the next attempt.
     let accepting = match socket.as_deref().filter(|_| !before.crashes.too_many) {
-        Some(path) => {
-            // One whose path is gone is reached by nobody.
-            let goes_on = before.same && path.exists();
-            let waiting = if goes_on { before.descriptors.take_listener(path) } else { None };
-            if waiting.is_some() {
-                for client in before.descriptors.take_clients(path) {
-                    let client = tokio::net::UnixStream::from_std(client);
-                    drop(client.map(|client| let_in(client, &server)));
-                }
-            }
-            match listen(path, waiting, server.clone()) {
-                Err(error) if host::is_refused(&error) => {
-                    let path = path.display();
-                    tracing::warn!(
-                        "cannot make {path}: {error}; name a directory on another file system with \
-                         --runtime-dir: there is no control socket until then"
-                    );
-                    None
-                }
-                accepting => {
-                    let what = format!("the control API at {}", path.display());
-                    Some(accepting.map_err(|error| fail(&what, error))?)
-                }
-            }
-        }
+        Some(path) => let_clients_in(path, before, &server)?,
         None => None,
     };
     let (gone_in, gone) = mpsc::unbounded_channel();
@@ -409,10 +406,9 @@ async fn live(
         host,
         logs: Arc::new(logs),
         prober: Arc::new(Prober::default()),
-        disk: Disk::start().map_err(|error| fail("the thread for files", error))?,
+        disk,
         looks: Looks::default(),
-        board: Board::start(places.runtime.as_deref(), known)
-            .map_err(|error| fail("the thread for endpoints", error))?,
+        board,
         files: Arc::new(files),
         loading,
         settings: Settings { voice, permissions },
@@ -421,8 +417,7 @@ async fn live(
         waiters: HashMap::new(),
         tickets: 0,
         attempts: HashMap::new(),
-        manager: Manager::start(inward.clone())
-            .map_err(|error| fail("the thread for the service manager", error))?,
+        manager,
         inward,
         server: server.clone(),
         watchdog: manager::interval(),
@@ -434,7 +429,6 @@ async fn live(
         reboot: false,
         exit: None,
     };
-    let signals = signals.listen().map_err(|error| fail("its ear for signals", error))?;
     let mut ears = Ears { news, notices, requests, signals, faults, gone, inward: inward_out };
     let plan: Arc<Plan> = daemon.loading.plan.clone();
     if !daemon.is_whole() {
@@ -454,8 +448,7 @@ async fn live(
         tracing::warn!("cannot end a probe that is being started: its directory or command does not answer");
     }
     // Another uphold may have the directory by now.
-    let own = daemon.ground.is_own();
-    if own {
+    if daemon.ground.is_own() {
         daemon.board.finish(LAST_ENDPOINTS);
     }
     daemon.logs.finish(LAST_LINES).await;
@@ -469,12 +462,43 @@ async fn live(
         drop(accepting);
         server.finish(LAST_ANSWERS).await;
     }
-    if let Some(path) = socket.filter(|_| own) {
-        drop(std::fs::remove_file(path));
-    }
-    if let Some(private) = places.private.as_ref().filter(|_| own) {
-        journal::remove(private);
+    let lock = before.lock.as_ref().zip(places.runtime.as_deref());
+    if lock.is_none_or(|(lock, runtime)| lock.is_in(runtime)) {
+        socket.into_iter().for_each(|path| drop(std::fs::remove_file(path)));
+        places.private.iter().for_each(|private| journal::remove(private));
     }
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
+}
+
+/// Listens at this path, or goes on with who listens and waits there. `None`: it cannot be, and that was said.
+fn let_clients_in(
+    path: &Path,
+    before: &mut Inheritance,
+    server: &Arc<control::Server>,
+) -> Result<Option<Task>, Refusal> {
+    // One whose path is gone is reached by nobody.
+    let goes_on = before.same && path.exists();
+    let waiting = if goes_on { before.descriptors.take_listener(path) } else { None };
+    if waiting.is_some() {
+        for client in before.descriptors.take_clients(path) {
+            let client = tokio::net::UnixStream::from_std(client);
+            drop(client.map(|client| let_in(client, server)));
+        }
+    }
+    match listen(path, waiting, server.clone()) {
+        Ok(accepting) => Ok(Some(accepting)),
+        Err(error) if host::is_refused(&error) => {
+            let path = path.display();
+            tracing::warn!(
+                "cannot make {path}: {error}; name a directory on another file system with --runtime-dir: there is \
+                 no control socket until then"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            let path = path.display();
+            Err(refuse(format!("uphold: cannot start the control API at {path}: {error}")))
+        }
+    }
 }

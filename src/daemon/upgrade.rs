@@ -102,22 +102,32 @@ impl Daemon {
             }
             return;
         }
+        let replies = reply.into_iter().collect();
+        let (path, why) = match (self.ready(), host::own_path()) {
+            _ if self.engine.shutting_down() => (None, "uphold is shutting down"),
+            (Err(why), _) => (None, why),
+            _ if self.journal.place().is_none() => (None, "the state cannot be kept: is /proc mounted?"),
+            (Ok(()), path) => (path, "uphold does not know where its binary stands: is /proc mounted?"),
+        };
+        let Some(path) = path else { return self.not_upgraded(replies, why) };
+        let path = path.to_owned();
+        self.try_binary(Upgrade { path, replies, rewritten: false, decided: None });
+    }
+
+    /// Sees to it that an image which follows now finds all that it goes by. The error says what it would not.
+    fn ready(&mut self) -> Result<(), &'static str> {
         // The signs of a removal may be on their way.
         if self.ground.due().is_some() || !self.is_whole() {
             self.put_back();
         }
         self.conclude(Vec::new());
-        let replies = reply.into_iter().collect();
-        let (path, why) = match host::own_path() {
-            _ if self.engine.shutting_down() => (None, "uphold is shutting down"),
-            _ if !self.recorded => (None, STALE),
-            _ if self.lacks_socket() => (None, NO_SOCKET),
-            _ if self.journal.place().is_none() => (None, "the state cannot be kept: is /proc mounted?"),
-            path => (path, "uphold does not know where its binary stands: is /proc mounted?"),
-        };
-        let Some(path) = path else { return self.not_upgraded(replies, why) };
-        let path = path.to_owned();
-        self.try_binary(Upgrade { path, replies, rewritten: false, decided: None });
+        if !self.recorded {
+            Err(STALE)
+        } else if self.lacks_socket() {
+            Err(NO_SOCKET)
+        } else {
+            Ok(())
+        }
     }
 
     /// Has the new binary read the state as it stands there; [`Daemon::tried`] follows.
@@ -220,22 +230,16 @@ impl Daemon {
 
     /// Becomes the new binary. Returns only if it cannot.
     pub(super) fn execute(&mut self, path: &Path) {
-        if self.ground.due().is_some() || !self.is_whole() {
-            let before = self.ground.listener();
-            self.put_back();
-            if self.ground.listener() != before {
-                // Once the listener of before is closed: the new image goes by the path.
-                let (inward, path) = (self.inward.clone(), path.to_owned());
-                task::detached(async move { drop(inward.send(Inward::Execute(path))) });
-                return;
-            }
+        let before = self.ground.listener();
+        let ready = self.ready();
+        if self.ground.listener() != before {
+            // Once the listener of before is closed: the new image goes by the path.
+            let (inward, path) = (self.inward.clone(), path.to_owned());
+            task::detached(async move { drop(inward.send(Inward::Execute(path))) });
+            return;
         }
-        self.conclude(Vec::new());
-        if !self.recorded {
-            return self.stay(STALE);
-        }
-        if self.lacks_socket() {
-            return self.stay(NO_SOCKET);
+        if let Err(why) = ready {
+            return self.stay(why);
         }
         failpoint::reach("executing");
         host::forgive();
@@ -261,6 +265,7 @@ impl Daemon {
     pub(super) fn say_how_it_came(&mut self, before: &Inheritance) {
         if let Some(text) = &before.crashes.unsaid {
             self.own_event("Crashed", true, format!("uphold crashed and goes on: {text}"));
+            host::crash_was_said();
         } else if before.same {
             let message = format!("uphold was upgraded and is {} now", env!("CARGO_PKG_VERSION"));
             self.own_event("Upgraded", false, message);

@@ -89,7 +89,7 @@ pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool)
     let page = *PAGE.get_or_init(|| page);
     PLACE.get_or_init(|| place);
     std::panic::set_hook(Box::new(panicked));
-    let length = page.length.swap(0, SeqCst).min(TEXT);
+    let length = page.length.load(SeqCst).min(TEXT);
     let bytes: Vec<u8> = page.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
     let unsaid = (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned());
     let now = super::monotonic().0;
@@ -98,6 +98,13 @@ pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool)
         time != 0 && now.saturating_sub(time) < u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX)
     };
     Ok(Crashes { unsaid, too_many: page.times.iter().all(recent) })
+}
+
+/// What the images before had left to say was said.
+pub fn crash_was_said() {
+    if let Some(page) = PAGE.get() {
+        page.length.store(0, SeqCst);
+    }
 }
 
 fn open(private: &Path) -> io::Result<File> {
@@ -291,7 +298,8 @@ fn install_handlers() -> io::Result<()> {
     // SAFETY: all zeroes is a valid sigaction.
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = handler as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+    // What faults in the handler is handled, too: that is how `FAULTING` is heard of.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART | libc::SA_NODEFER;
     for signal in FAULTS {
         // SAFETY: the handler does only what a signal handler may, on a stack that is large enough.
         if unsafe { libc::sigaction(signal, action, std::ptr::null_mut()) } != 0 {

@@ -37,6 +37,11 @@ impl Inherited {
         Inherited { open, memory }
     }
 
+    /// All of them, by their numbers.
+    pub fn numbers(&self) -> Vec<RawFd> {
+        self.open.clone()
+    }
+
     /// Where the file of this name in memory is; `None`: there is none.
     pub fn memory_path(&self, name: &str) -> Option<PathBuf> {
         self.memory.get(name).map(|fd| memory::own(*fd))

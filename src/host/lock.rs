@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use super::slots::{self, Record};
-use super::{Inherited, kin, sys};
+use super::{Inherited, kin, reexec, sys};
 use crate::file_id::FileId;
 use crate::unit::Signal;
 
@@ -28,6 +29,12 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Lock(Flock<File>);
 
 impl Lock {
+    /// Stays held, through the exec of an image that could not begin: nobody is to come between.
+    pub fn hand_on(self) {
+        reexec::also_hand_on(self.0.as_raw_fd());
+        std::mem::forget(self);
+    }
+
     /// It is the lock of this directory: nobody has removed its file.
     pub fn is_in(&self, dir: &Path) -> bool {
         FileId::of(&self.0).is_some_and(|ours| ours.is_at(&dir.join("lock")))
@@ -93,7 +100,8 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
             Err((_, errno)) => return Err(io(errno.into())),
         }
         let holder = Holder::read(&mut file);
-        if holder.is_self()
+        // The disk may have had no room for who has it.
+        if (holder.is_self() || reexec::goes_on())
             && let Some(ours) = inherited.take_file(&path)
         {
             file = ours.into();
@@ -296,7 +304,7 @@ mod tests {
         let child = unborn();
         slot.pid.store(child, std::sync::atomic::Ordering::SeqCst);
         // A kill closes it, and unlocks nothing that somebody else has open.
-        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&*lock.0);
+        let descriptor = lock.0.as_raw_fd();
         std::mem::forget(lock);
         nix::unistd::close(descriptor).unwrap();
         let locked = lock_runtime_dir(dir.path(), &mut Inherited::default());

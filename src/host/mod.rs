@@ -68,7 +68,8 @@ use tokio::sync::mpsc;
 
 pub use clients::{mark_read, mark_unread};
 pub use crash::{
-    CRASHES, Crashes, act, catch_crashes, forgive, handle_faults, is_poison, renew_crashes, taking,
+    CRASHES, Crashes, act, catch_crashes, crash_was_said, forgive, handle_faults, is_poison, renew_crashes,
+    taking,
 };
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};

@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int};
@@ -55,6 +56,8 @@ impl Pointers {
 const MANY: RawFd = 1 << 16;
 
 static READY: OnceLock<Ready> = OnceLock::new();
+/// [`also_hand_on`]
+static HANDED_ON: AtomicI32 = AtomicI32::new(-1);
 
 /// In the environment of an image that goes on where another one was in the same process; not for children.
 pub(super) const GOES_ON: &str = "UPHOLD_GOES_ON";
@@ -109,19 +112,28 @@ pub fn execute(path: &Path) -> io::Error {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
         return io::ErrorKind::InvalidInput.into();
     };
-    go(libc::AT_FDCWD, &path, 0).into()
+    go(libc::AT_FDCWD, &path, 0, |_| true).into()
 }
 
-/// Executes the same binary again, for an image that could not begin. Returns only if it cannot.
-pub fn execute_again() -> io::Error {
-    execute_self().into()
+/// Executes the same binary again, for an image that could not begin. It hands on what it was given, those
+/// descriptors and what [`also_hand_on`] was told of: what it has opened itself would be more with each attempt.
+/// Returns only if it cannot.
+pub fn execute_again(given: &[RawFd]) -> io::Error {
+    let image = READY.get().map_or(-1, |ready| ready.image);
+    let also = HANDED_ON.load(SeqCst);
+    go(image, c"", libc::AT_EMPTY_PATH, |fd| fd == also || given.contains(&fd)).into()
+}
+
+/// The next attempt of an image that cannot begin gets this descriptor, too: one at most.
+pub(super) fn also_hand_on(descriptor: RawFd) {
+    HANDED_ON.store(descriptor, SeqCst);
 }
 
 /// Executes the same binary again, deleted or not. Returns only if it cannot. May be called by a signal
 /// handler.
 pub(super) fn execute_self() -> Errno {
     let image = READY.get().map_or(-1, |ready| ready.image);
-    go(image, c"", libc::AT_EMPTY_PATH)
+    go(image, c"", libc::AT_EMPTY_PATH, |_| true)
 }
 
 /// The same, where there is hardly any stack left to look which descriptors are open.
@@ -132,12 +144,13 @@ pub(super) fn execute_self_alone() -> Errno {
     exec(ready, ready.image, c"", libc::AT_EMPTY_PATH)
 }
 
-fn go(dir: RawFd, path: &CStr, flags: c_int) -> Errno {
+/// `passes_over`: which descriptors do.
+fn go(dir: RawFd, path: &CStr, flags: c_int, passes_over: impl Fn(RawFd) -> bool) -> Errno {
     let Some(ready) = READY.get() else { return Errno::ENOSYS };
     // What comes on the way is heard by the new image: handlers do not outlive an exec, a mask does.
     let before = block_all_but_faults();
     GATE.close();
-    each_descriptor(|fd| set_close_on_exec(fd, false));
+    each_descriptor(|fd| set_close_on_exec(fd, !passes_over(fd)));
     let errno = exec(ready, dir, path, flags);
     each_descriptor(|fd| set_close_on_exec(fd, true));
     GATE.open();
