@@ -447,6 +447,24 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_in_the_place_of_a_state_that_somebody_has_removed_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(Settings::default());
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
+        fs::remove_file(path(dir.path())).unwrap();
+        fs::write(path(dir.path()), "another's").unwrap();
+        assert!(!journal.is_whole());
+        say(&mut engine, "one");
+        // As long as it only grows, it goes on where nobody sees it.
+        journal.record(&mut engine).unwrap();
+        journal.write_in(2, &engine).unwrap_err();
+        assert!(journal.record(&mut engine).is_err());
+        assert_eq!(fs::read_to_string(path(dir.path())).unwrap(), "another's");
+        journal.renew(&engine).unwrap();
+        assert!(journal.is_whole() && !journal.failing);
+    }
+
+    #[test]
     fn a_line_that_is_whole_and_not_understood_is_no_line_that_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         Journal::begin(Some((Some(dir.path()), head())), &Engine::new(Settings::default()));

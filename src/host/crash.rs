@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -53,6 +53,8 @@ struct Page {
 static PAGE: OnceLock<&'static Page> = OnceLock::new();
 /// Where it lies.
 static PLACE: OnceLock<Place> = OnceLock::new();
+/// What lies there since somebody has removed the first one.
+static RENEWED: Mutex<Option<File>> = Mutex::new(None);
 /// Signals that somebody sent, and that are no fault, go there.
 static SENT: AtomicI32 = AtomicI32::new(-1);
 
@@ -125,6 +127,8 @@ pub fn renew_crashes(private: &Path) -> io::Result<()> {
         number.store(said, SeqCst);
     }
     page.count.store(count, SeqCst);
+    // Should it be removed once more, an image that follows finds it here.
+    *RENEWED.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     Ok(())
 }
 

@@ -314,6 +314,68 @@ fn an_image_that_knows_of_nothing_starts_nothing_beside_what_the_one_before_has_
 }
 
 #[test]
+fn an_image_that_cannot_begin_leaves_nothing_more_open_with_each_attempt() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
+    fs::hard_link(&runs, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
+    fs::rename(uphold.path("link"), &runs).unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    let attempts = |uphold: &Uphold| uphold.stderr().matches("trying again in a second").count();
+    let open = || fs::read_dir(format!("/proc/{}/fd", uphold.pid())).unwrap().count();
+    uphold.eventually("an attempt", |uphold| attempts(uphold) == 2);
+    let before = open();
+    uphold.eventually("more attempts", |uphold| attempts(uphold) == 5);
+    assert_eq!(open(), before, "{}", uphold.stderr());
+    fs::rename(&aside, &runs).unwrap();
+    // What it has to say is said by the first that begins.
+    uphold.until_own_event("Crashed uphold crashed and goes on: ");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
+}
+
+#[test]
+fn a_lock_that_does_not_say_who_has_it_is_still_that_of_the_image_before() {
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    // As where the disk had no room for it.
+    fs::write(uphold.path("run/lock"), "").unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    until_image(&uphold, 2);
+    fs::write(uphold.path("run/lock"), "").unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    until_image(&uphold, 3);
+    assert_eq!(uphold.main_pid("web"), pid);
+    uphold.kill().again();
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
+fn files_that_somebody_cuts_short_while_they_are_mapped_are_faults_that_are_survived() {
+    for file in ["crash", "runs", "pump"] {
+        let uphold = Uphold::with_unit("web", SLEEP);
+        let pid = uphold.until("web", "running").main_pid("web");
+        fs::File::options()
+            .write(true)
+            .open(uphold.path("run/private").join(file))
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let _ = uphold.http("POST /v1/units/web/restart");
+        until_image(&uphold, 2);
+        uphold.until_view("web", &format!("its restart, or none, without {file}"), |view| {
+            view["state"] == "running"
+        });
+        let restarts = uphold.view("web")["restarts"].clone();
+        assert!(
+            restarts == 0 && (uphold.main_pid("web") == pid) == is_alive(pid),
+            "{file}: {}",
+            uphold.stderr()
+        );
+    }
+}
+
+#[test]
 fn an_exec_that_has_crashed_uphold_twice_is_said_to_be_dropped_and_keeps_nobody_out() {
     let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");

@@ -239,17 +239,61 @@ fn a_crash_while_nothing_can_be_put_back_takes_over_what_runs_once_it_can() {
     goes_on_with(&mut uphold, pid, "in the way");
 }
 
-#[test]
-fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
-    let mut uphold = start(Uphold::new());
+/// Another uphold that has come to the runtime directory since somebody removed it, and runs `web`; the first one
+/// has heard nothing of that.
+fn taken_by_another(uphold: &Uphold) -> Uphold {
     uphold.signal(Signal::SIGSTOP);
-    remove(&uphold, "");
+    remove(uphold, "");
     let run = uphold.path("run").display().to_string();
     let other = Uphold::new().without(&["--runtime-dir"]).mode(&["run", "--runtime-dir", &run]);
     let other = other.unit("web", "command = [\"sleep\", \"600\"]\n").start_blind();
     uphold
         .eventually("it answers in the place of the first one", |uphold| uphold.get("/v1/version").is_some());
     uphold.until("web", "running");
+    other
+}
+
+fn end(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn a_directory_is_taken_back_from_an_uphold_that_was_killed_once_nothing_of_that_one_lives() {
+    let mut uphold = start(Uphold::new());
+    let mut other = taken_by_another(&uphold);
+    let theirs = uphold.main_pid("web");
+    let state = || fs::read_to_string(uphold.path("run/private/state")).unwrap();
+    other.kill();
+    let before = state();
+    uphold.signal(Signal::SIGCONT);
+    uphold.until_said(&format!("is no more, and processes of it live (pid {theirs}): stop these"));
+    assert!(is_alive(theirs) && state() == before);
+    end(theirs);
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until_own_event("RuntimeDirRestored");
+    survives_a_kill(&mut uphold, "taken back");
+}
+
+#[test]
+fn an_image_that_finds_the_state_of_another_uphold_starts_nothing_beside_what_it_has_started() {
+    let uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    let mut other = taken_by_another(&uphold);
+    let theirs = uphold.main_pid("web");
+    other.kill();
+    crash(&uphold);
+    uphold.signal(Signal::SIGCONT);
+    uphold.until_said(&format!("processes that uphold has started live (pid {pid})"));
+    assert!(is_alive(pid) && is_alive(theirs));
+    end(pid);
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    assert_eq!(uphold.main_pid("web"), theirs, "{}", uphold.stderr());
+}
+
+#[test]
+fn who_has_lost_the_directory_to_another_uphold_leaves_it_what_it_has() {
+    let mut uphold = start(Uphold::new());
+    let other = taken_by_another(&uphold);
     let (pid, is_there) = (uphold.main_pid("web"), |what: &str| uphold.path("run").join(what).exists());
     let all = ["control.sock", "lock", "private/state", "private/web.1.out", "endpoints/web.json"];
     uphold.eventually("all is there", |_| all.iter().all(|what| is_there(what)));
@@ -282,6 +326,25 @@ fn without_its_control_socket_uphold_stays_what_it_is_until_that_is_back() {
     fs::remove_dir(socket).unwrap();
     uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
     uphold.until_own_event("UpgradeFailed").signal(Signal::SIGUSR2);
+    goes_on_with(&mut uphold, pid, "control.sock");
+}
+
+#[test]
+fn a_crash_while_the_control_socket_cannot_be_put_back_is_no_end_of_trying() {
+    let mut uphold = start(Uphold::fallible());
+    let pid = uphold.main_pid("web");
+    let [aside, socket] = ["run/aside", "run/control.sock"].map(|path| uphold.path(path));
+    fs::create_dir(&aside).unwrap();
+    // Another may be there before the directory is.
+    while fs::rename(&aside, &socket).is_err() {
+        fs::remove_file(&socket).unwrap();
+    }
+    uphold.until_said("cannot be put back: control.sock");
+    crash(&uphold);
+    uphold.eventually("the next image says it, too", |uphold| {
+        uphold.stderr().matches("cannot be put back: control.sock").count() == 2
+    });
+    fs::remove_dir(&socket).unwrap();
     goes_on_with(&mut uphold, pid, "control.sock");
 }
 
