@@ -233,6 +233,10 @@ impl Daemon {
         let recorded = self.journal.record(&mut self.engine).and_then(|()| self.ground.holds());
         failpoint::reach("recorded");
         self.recorded = recorded.is_ok();
+        if !self.recorded && !self.journal.is_whole() {
+            // It is written again once it is put back, also where nobody watches.
+            self.ground.lost(vec![OsString::new()]);
+        }
         if self.recorded {
             for run in std::mem::take(&mut self.over) {
                 self.release(run);
