@@ -15,6 +15,7 @@ mod journal;
 mod lasting;
 mod line;
 mod listener;
+mod live;
 mod looks;
 mod manager;
 mod places;
