@@ -388,15 +388,41 @@ fn an_exec_that_has_crashed_uphold_twice_is_said_to_be_dropped_and_keeps_nobody_
     assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
 }
 
+/// PID 1 of a namespace, with a service, which will fail as [`Uphold::fail`] says.
+fn fallible_pid_1() -> Uphold {
+    let uphold = Uphold::new();
+    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    let words = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "env", &plan];
+    uphold.mode(&["init"]).under(&words).unit("web", SLEEP).start()
+}
+
+#[test]
+fn as_pid_1_an_image_that_cannot_tell_which_process_is_whose_starts_none() {
+    if !is_root() {
+        return skip("a pid namespace needs root");
+    }
+    let uphold = fallible_pid_1();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
+    fs::hard_link(&runs, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
+    fs::rename(uphold.path("link"), &runs).unwrap();
+    uphold.fail("command 1 panic");
+    // Its connection stays open until an image begins.
+    let mut asks = uphold.ctl_command(&["start", "web"]).spawn().unwrap();
+    uphold.until_said("trying again in a second");
+    fs::rename(&aside, &runs).unwrap();
+    until_image(&uphold, 2);
+    asks.wait().unwrap();
+    assert_eq!((uphold.main_pid("web"), uphold.view("web")["restarts"].clone()), (pid, 0.into()));
+}
+
 #[test]
 fn as_pid_1_it_survives_crash_and_upgrade() {
     if !is_root() {
         return skip("a pid namespace needs root");
     }
-    let uphold = Uphold::new();
-    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-    let words = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "env", &plan];
-    let uphold = uphold.mode(&["init"]).under(&words).unit("web", SLEEP).start();
+    let uphold = fallible_pid_1();
     let pid = uphold.until("web", "running").main_pid("web");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
