@@ -106,8 +106,6 @@ struct Daemon {
     upgrading: Option<Upgrade>,
     /// What was dropped, and said to be.
     poison: HashSet<u64>,
-    /// The machine starts again after its end: SIGINT is Ctrl-Alt-Del for its PID 1.
-    reboot: bool,
     exit: Option<i32>,
 }
 
@@ -416,9 +414,11 @@ impl Daemon {
             self.host.reap();
         } else if self.command.is_some() {
             self.handle(Input::Forward(signal));
-        } else if signal == Signal::TERM || signal == Signal::INT {
-            self.reboot = signal == Signal::INT;
-            self.shut_down(&signal.name());
+        } else if signal == Signal::TERM {
+            self.shut_down(&signal.name(), Input::Shutdown);
+        } else if signal == Signal::INT {
+            // For PID 1 of a machine that is Ctrl-Alt-Del.
+            self.shut_down(&signal.name(), Input::Reboot);
         } else if signal == Signal::HUP {
             self.load(false, false, None);
         } else if signal == Signal::USR2 {
@@ -428,14 +428,14 @@ impl Daemon {
         }
     }
 
-    fn shut_down(&mut self, asked_by: &str) {
+    fn shut_down(&mut self, asked_by: &str, how: Input) {
         if !self.engine.shutting_down() {
             tracing::info!("shutting down: {asked_by}");
             self.manager.stopping();
         } else {
             tracing::warn!("shutting down at once: {asked_by} again");
         }
-        self.handle(Input::Shutdown);
+        self.handle(how);
     }
 }
 

@@ -170,7 +170,7 @@ impl Daemon {
             Call::Load { update, dry_run } => self.load(update, dry_run, Some(reply)),
             Call::Shutdown => {
                 send(reply, Reply::Accepted);
-                self.shut_down(&format!("asked for by uid {}", peer.uid));
+                self.shut_down(&format!("asked for by uid {}", peer.uid), Input::Shutdown);
             }
             Call::Upgrade => self.upgrade(Some(reply)),
             Call::Version => send(

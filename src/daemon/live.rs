@@ -48,7 +48,7 @@ pub(super) async fn live(
     let (mut daemon, mut ears) = assemble(options, loaded, places, before, heard)?;
     daemon.begin(before, resumes);
     let status = daemon.supervise(&mut ears).await;
-    let reboot = daemon.reboot;
+    let reboot = daemon.engine.reboots();
     end(daemon, ears, places, before).await;
     // A status beyond a byte would be cut to its low bits, which might be 0.
     Ok(End { status: u8::try_from(status).unwrap_or(1), reboot })
@@ -169,7 +169,6 @@ fn assemble(
         plain: before.crashes.too_many,
         upgrading: None,
         poison: HashSet::new(),
-        reboot: false,
         exit: None,
     };
     let ears = Ears { news, notices, requests, signals, faults, gone, inward: inward_out };

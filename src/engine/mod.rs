@@ -179,7 +179,8 @@ impl Engine {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
             }
             Input::Gone { ticket } => drop(self.requests.remove(&ticket)),
-            Input::Shutdown => self.shut_down(now, effects),
+            Input::Shutdown => self.shut_down(now, effects, false),
+            Input::Reboot => self.shut_down(now, effects, true),
             Input::Forward(signal) => self.forward(now, effects, signal),
             Input::Childless => self.childless(effects),
         }
@@ -248,6 +249,11 @@ impl Engine {
     /// A shutdown has begun: nothing is started or loaded any more.
     pub fn shutting_down(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// The machine starts again after the shutdown.
+    pub fn reboots(&self) -> bool {
+        self.ending.as_ref().is_some_and(Ending::reboots)
     }
 
     /// The run of this instance that the host has or had last.
