@@ -51,7 +51,7 @@ use endpoints::Board;
 use files::{Files, Loading};
 use ground::Ground;
 use inheritance::Inheritance;
-use journal::Journal;
+use journal::{Journal, News as Recording};
 use looks::Looks;
 use manager::Manager;
 use settings::Settings;
@@ -248,6 +248,22 @@ impl Daemon {
                 }
                 (effect, Ok(()) | Err(_)) => self.carry_out(effect),
             }
+        }
+        self.say_whether_recorded();
+    }
+
+    fn say_whether_recorded(&mut self) {
+        let Some(Recording { place, why }) = self.journal.news() else { return };
+        let place = place.display();
+        match why {
+            Some(why) => {
+                let message = format!(
+                    "cannot record the state ({place}): {why}; no unit is started until it can be recorded, for nobody \
+                     would find it again if uphold were killed; trying again every second"
+                );
+                self.own_event("StateNotRecorded", true, message);
+            }
+            None => self.own_event("StateRecorded", false, format!("the state is recorded again ({place})")),
         }
     }
 

@@ -170,6 +170,14 @@ pub fn path(private: &Path) -> PathBuf {
     private.join(FILE)
 }
 
+/// That the state cannot be recorded any more, or can be again.
+pub struct News {
+    /// The file, or that it is in memory.
+    pub place: PathBuf,
+    /// Why it cannot.
+    pub why: Option<String>,
+}
+
 /// The file that is written.
 pub struct Journal {
     /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
@@ -181,6 +189,8 @@ pub struct Journal {
     began: u64,
     /// The last attempt to write has failed: what is there lacks something.
     failing: bool,
+    /// That began or ended, which nobody has said yet.
+    news: Option<News>,
     due: Option<Instant>,
 }
 
@@ -188,8 +198,9 @@ impl Journal {
     /// Begins the file anew, with all of the state in it, in the version of its head.
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
-        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
-        // It was said, and is tried again.
+        let mut journal =
+            Journal { place, file: None, length: 0, began: 0, failing: false, news: None, due: None };
+        // It will be said, and is tried again.
         drop(journal.renew(engine));
         journal
     }
@@ -334,17 +345,18 @@ impl Journal {
         self.due = self.due.map(|_| Instant::now() + AGAIN);
     }
 
-    /// After each attempt. What fails is said once when it begins to, and once when it is over.
+    /// What is to be said, once: where it is written, and why it cannot be any more, if it cannot.
+    pub fn news(&mut self) -> Option<News> {
+        self.news.take()
+    }
+
+    /// After each attempt.
     fn settle(&mut self, recorded: io::Result<()>) -> io::Result<()> {
-        match &recorded {
-            Err(error) if !self.failing => {
-                tracing::error!(
-                    "cannot record the state: {error}; nothing is started until it can, for nobody would find \
-                     it again if uphold were killed"
-                );
-            }
-            Ok(()) if self.failing => tracing::info!("the state is recorded again"),
-            Ok(()) | Err(_) => {}
+        if recorded.is_err() != self.failing {
+            let why = recorded.as_ref().err().map(io::Error::to_string);
+            let private = self.place.as_ref().and_then(|(private, _)| private.as_deref());
+            let place = private.map_or_else(|| "in memory".into(), path);
+            self.news = Some(News { place, why });
         }
         self.failing = recorded.is_err();
         // What was answered for has to be on record, also if nothing else happens.

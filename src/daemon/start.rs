@@ -154,8 +154,11 @@ fn start(options: &Options, boot: bool, descriptors: Inherited) -> Result<End, R
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
     let end = begin(options, boot, files, places, &mut before, (signals, faults));
-    if end.is_err() && host::goes_on() {
-        before.hand_on();
+    if end.is_err() {
+        before.complaints.drain(..).for_each(|(_, complaint)| complain(&format!("uphold: {complaint}")));
+        if host::goes_on() {
+            before.hand_on();
+        }
     }
     end
 }
@@ -179,9 +182,7 @@ fn begin(
     for problem in &loading.warnings {
         tracing::warn!("{problem}");
     }
-    for complaint in complaint.iter().chain(&before.complaint) {
-        tracing::warn!("{complaint}");
-    }
+    before.complaints.extend(complaint.map(|complaint| ("FilesHaveErrors", complaint)));
     match (loading.set.units.is_empty(), loading.set.broken.is_empty()) {
         (true, true) => tracing::warn!("{}", no_units(&files)),
         (true, false) => tracing::warn!("no unit is left: none that there is can be loaded"),

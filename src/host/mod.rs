@@ -74,7 +74,7 @@ pub use crash::{
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
-pub use left::{left_alive, own_alive};
+pub use left::{left_alive, own_alive, recorded_alive};
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;

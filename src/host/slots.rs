@@ -109,6 +109,14 @@ fn glimpse(slot: &Bytes) -> Record {
     }
 }
 
+/// The token of the slots in a private directory, as text; `None`: there are none.
+pub(super) fn token(private: &Path) -> Option<String> {
+    let mut header = [0; size_of::<Slot>()];
+    File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
+    let Record { run, start, .. } = glimpse(&header);
+    (run.0 == MAGIC).then(|| format!("{start:016x}"))
+}
+
 /// The slots in a private directory are of this token, for all that can be known.
 fn may_be_of(private: &Path, token: u64) -> bool {
     let mut header = [0; size_of::<Slot>()];

@@ -117,7 +117,7 @@ fn an_emptied_or_a_moved_runtime_directory_is_put_back_each_time() {
     }
     fs::rename(uphold.path("run"), uphold.path("moved")).unwrap();
     uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
-    uphold.until_own_event("RuntimeDirLost somebody has removed all");
+    uphold.until_own_event("RuntimeDirLost somebody has removed the directory itself");
     uphold.eventually("proxies find it again", |uphold| uphold.path("run/endpoints/web.json").exists());
     survives_a_kill(&mut uphold, "moved");
 }
@@ -156,7 +156,7 @@ fn what_cannot_be_put_back_is_said_and_put_back_once_it_can() {
     let mut uphold = started();
     fs::remove_dir_all(uphold.path("run")).unwrap();
     fs::write(uphold.path("run"), "in the way").unwrap();
-    uphold.until_said("and they cannot be put back: cannot use");
+    uphold.until_said("and they cannot be put back: cannot make the directory");
     fs::remove_file(uphold.path("run")).unwrap();
     uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
     uphold.until_own_event("RuntimeDirRestored");
@@ -194,7 +194,7 @@ fn what_is_removed_while_the_new_binary_is_tried_is_put_back_before_it_is_execut
     fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
     fs::rename(&new, &own).unwrap();
     uphold.signal(Signal::SIGUSR2);
-    uphold.until_said("somebody has removed all");
+    uphold.until_said("somebody has removed the directory itself");
     goes_on_with(&mut uphold, pid, "while it is tried");
 }
 
