@@ -126,7 +126,13 @@ impl Inheritance {
             host::wait_for_end(runtime, pid, start)?;
         }
         let descriptors = &mut found.descriptors;
-        found.stored = if found.same { descriptors.take_pipes() } else { descriptors.take_stored() };
+        if found.same {
+            let (stored, unmarked) = descriptors.take_pipes(private);
+            found.stored = stored;
+            found.complaint = found.complaint.take().or(unmarked);
+        } else {
+            found.stored = descriptors.take_stored();
+        }
         match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {

@@ -50,10 +50,13 @@ pub fn path_of(file: &File) -> PathBuf {
 
 /// What a descriptor is called, if it is of a file in memory that counts.
 pub(super) fn name_of(fd: RawFd) -> Option<String> {
-    let path = own(fd);
-    let link = std::fs::read_link(&path).ok()?;
+    name_in(fd, &std::fs::read_link(own(fd)).ok()?)
+}
+
+/// The same where it is known what /proc calls it.
+pub(super) fn name_in(fd: RawFd, link: &Path) -> Option<String> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_prefix(OURS)?.strip_suffix(" (deleted)")?;
-    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let mode = std::fs::metadata(own(fd)).ok()?.permissions().mode();
     (mode & 0o777 == COUNTS).then(|| name.to_owned())
 }
 

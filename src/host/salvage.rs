@@ -1,12 +1,10 @@
 //! What the image before in the same process had in the private directory, and somebody has removed since: it still
 //! has each file open, and so has this one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::fifo;
 use super::inherited::Inherited;
 
 /// What the next image needs, and under which names the image before may have it open. The state comes last: it
@@ -29,7 +27,6 @@ impl Inherited {
         let failed = |path: &Path, error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", path.display()))
         };
-        let mut missed = false;
         for (name, names) in FILES {
             let path = private.join(name);
             if path.symlink_metadata().is_ok() {
@@ -42,21 +39,6 @@ impl Inherited {
             let draft = private.join(format!("{name}.new"));
             let copied = fs::copy(own, &draft).and_then(|_| fs::rename(&draft, &path));
             copied.map_err(|error| failed(&path, error))?;
-            missed = true;
-        }
-        // A FIFO cannot be given its name back: a mark tells that it was not at its end (`fifo`).
-        for (_, place) in self.files().filter(|(_, place)| missed && lay_there(place)) {
-            let Some(name) = place.file_name().filter(|name| name.to_str().and_then(fifo::named).is_some())
-            else {
-                continue;
-            };
-            let path = private.join(name);
-            match File::options().write(true).create_new(true).mode(0o600).open(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(failed(&path, error));
-                }
-                Ok(_) | Err(_) => {}
-            }
         }
         Ok(())
     }

@@ -403,3 +403,60 @@ fn what_is_removed_while_uphold_begins_is_put_back() {
     uphold.kill().again();
     assert_eq!(uphold.main_pid("web"), pid);
 }
+
+/// Does what it is told by the FIFO `in`, and has its output under a number that nobody looks for.
+const OBEYS: &str = "exec 3<>in 5>&1 >listens 2>&1; while read -r line <&3; do eval \"$line\" >&5; done\n";
+
+/// A unit of which the command is this line for a shell, which may run `obeys`.
+fn obeying(uphold: &Uphold, line: &str) -> String {
+    fs::write(uphold.path("obeys"), OBEYS).unwrap();
+    assert!(Command::new("mkfifo").arg(uphold.path("in")).status().unwrap().success());
+    let dir = uphold.dir.path().display();
+    format!("working_dir = \"{dir}\"\ncommand = [\"sh\", \"-c\", \"{line}\"]\n")
+}
+
+/// It has said these numbers, each once and in its order; `half` stands before those that end a line that was begun
+/// before.
+fn has_said_all(uphold: &Uphold, unit: &str, last: u32, halves: &[u32]) {
+    uphold.eventually("it has said all", |uphold| {
+        uphold.whole_log(unit).last().is_some_and(|line| *line == last.to_string())
+    });
+    let wanted = (1..=last)
+        .map(|number| if halves.contains(&number) { format!("half{number}") } else { number.to_string() });
+    let said = uphold.whole_log(unit);
+    let wrong = wanted.zip(&said).find(|(wanted, said)| wanted != *said);
+    assert_eq!((wrong, said.len()), (None, last as usize), "{}", uphold.stderr());
+}
+
+fn until_it_listens(uphold: &Uphold) {
+    uphold.until("web", "running");
+    uphold.eventually("it listens", |uphold| uphold.path("listens").exists());
+}
+
+fn upgrade(uphold: &Uphold) {
+    let (code, out, err) = uphold.ctl(&["upgrade"]);
+    assert_eq!(code, 0, "{out}{err}{}", uphold.stderr());
+}
+
+#[test]
+fn a_removed_fifo_of_what_a_run_has_left_is_read_on_too() {
+    let uphold = Uphold::fallible();
+    let text = obeying(&uphold, "setsid sh obeys & exec sleep 600") + "[stop]\nleave = true\n";
+    let uphold = uphold.unit("web", &text).start();
+    until_it_listens(&uphold);
+    tell(&uphold, "seq 1 10");
+    uphold.eventually("it has said it", |uphold| uphold.log("web").len() == 10);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    remove(&uphold, "private");
+    uphold.until_own_event("RuntimeDirLost");
+    uphold.eventually("the mark is there", |uphold| uphold.path("run/private/web.1.out").exists());
+    upgrade(&uphold);
+    tell(&uphold, "seq 11 30000");
+    has_said_all(&uphold, "web", 30_000, &[]);
+    remove(&uphold, "private");
+    crash(&uphold);
+    crate::goes_on::until_image(&uphold, 3);
+    tell(&uphold, "seq 30001 60000; exit");
+    has_said_all(&uphold, "web", 60_000, &[]);
+    uphold.eventually("its mark is gone", |uphold| !uphold.path("run/private/web.1.out").exists());
+}
