@@ -200,13 +200,13 @@ impl Inherited {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::host::store::Part;
     use crate::host::{Stream, fifo};
 
     /// These are open, and nobody else's.
-    fn inherited(files: impl IntoIterator<Item = File>) -> Inherited {
+    pub(in super::super) fn inherited(files: impl IntoIterator<Item = File>) -> Inherited {
         let descriptor = |file: File| {
             let fd = file.into_raw_fd();
             Descriptor { fd, link: fs::read_link(memory::own(fd)).unwrap() }

@@ -19,6 +19,8 @@ use super::sys;
 
 /// Before the name, so that no other file in memory is taken for one of these.
 const OURS: &str = "uphold:";
+/// The file of the notes of the log pump.
+pub(super) const NOTES: &str = "pump";
 /// A file with this mode counts; one that is being made has another.
 const COUNTS: u32 = 0o600;
 
@@ -95,7 +97,7 @@ impl Inherited {
     /// The notes of the log pump, so many bytes: handed on, in the directory, or in memory. An error beside them says
     /// why they are in memory although there is a directory.
     pub fn notes(&self, dir: Option<&Path>, size: usize) -> io::Result<(Mapped, Option<io::Error>)> {
-        self.lasting(dir, "pump", |file| Mapped::new(file, size))
+        self.lasting(dir, NOTES, |file| Mapped::new(file, size))
     }
 }
 
