@@ -555,6 +555,9 @@ fn a_batch_that_is_in_flight_while_its_notes_are_put_back_is_neither_lost_nor_do
     let text = obeying(&uphold, "exec sh obeys") + "[logs]\nmax_size = 0\n";
     let uphold = uphold.unit("web", &text).start();
     until_it_listens(&uphold);
+    // Where that is kept cannot be made while there is no directory.
+    tell(&uphold, "printf half");
+    uphold.eventually("half a line is kept", |uphold| uphold.path("run/private/web.1.out.part").exists());
     let mut own = uphold.path("uphold");
     for round in 0..10_u32 {
         // What is removed is put back right before the exec.
@@ -575,5 +578,5 @@ fn a_batch_that_is_in_flight_while_its_notes_are_put_back_is_neither_lost_nor_do
         crate::goes_on::until_image(&uphold, u64::from(round) + 2);
         own = real;
     }
-    has_said_all(&uphold, "web", 2_000_000, &[]);
+    has_said_all(&uphold, "web", 2_000_000, &[1]);
 }
