@@ -121,16 +121,24 @@ impl Inheritance {
     /// What there is in a place that is this uphold's.
     fn of(places: &Places, descriptors: Inherited) -> Result<Inheritance, Refused> {
         let private = places.private.as_deref();
+        let mut lack = None;
         if let (Some(private), true) = (private, host::goes_on()) {
-            let put_back = descriptors.salvage(private);
-            put_back.map_err(|error| Refused::Removed { private: private.to_owned(), error })?;
+            let put_back = descriptors.salvage(private, journal::FILE);
+            lack = put_back.map_err(|error| Refused::Removed { private: private.to_owned(), error })?;
         }
         let mut found = Inheritance::read(private, Inheritance::nothing(descriptors))?;
         if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
             host::wait_for_end(runtime, pid, start)?;
         }
         let descriptors = &mut found.descriptors;
-        found.stored = if found.same { descriptors.take_pipes() } else { descriptors.take_stored() };
+        if found.same {
+            let (stored, unmarked) = descriptors.take_pipes(private);
+            found.stored = stored;
+            lack = lack.or(unmarked);
+        } else {
+            found.stored = descriptors.take_stored();
+        }
+        found.complaint = found.complaint.take().or(lack);
         match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {

@@ -32,7 +32,7 @@ const MOST: usize = 1 << 20;
 const MAGIC: u64 = u64::from_le_bytes(*b"upholds1");
 
 /// Its name.
-const FILE: &str = "runs";
+pub(super) const FILE: &str = "runs";
 
 /// One run.
 #[derive(Debug)]

@@ -475,8 +475,9 @@ impl Pump {
 
 /// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
 fn is_anothers(path: &Path, lay: Option<FileId>) -> bool {
+    // Where a mark lay, ours was gone by then.
     let there = fifo_at(path);
-    there.is_some() && lay.is_some() && there != lay
+    there.is_some() && there != lay
 }
 
 /// A FIFO that lies at this path.

@@ -149,6 +149,30 @@ async fn the_end_of_a_stream_removes_its_fifo_and_tells_that_from_what_somebody_
     assert_eq!(bench.logs.not_own(names()), names());
 }
 
+#[tokio::test]
+async fn the_end_of_a_stream_leaves_the_fifo_of_another_uphold_in_the_place_of_its_mark() {
+    let bench = Bench::new();
+    let (service, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let path = bench.dir.path().join("web.1.out");
+    fs::write(&path, "").unwrap();
+    bench.logs.open(Source {
+        instance: name("web"),
+        run: Run(1),
+        stderr: false,
+        pipe: ours.into(),
+        path: Some(path.clone()),
+        logs: bare(),
+        begins: Begins::Seamlessly,
+    });
+    bench.logs.tail(&name("web")).await;
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    drop(service);
+    bench.logs.tail(&name("web")).await;
+    assert!(path.exists());
+}
+
 #[test]
 fn a_thousand_lines_and_an_immediate_end_are_all_there() {
     act(async {
