@@ -138,7 +138,7 @@ impl Inheritance {
         } else {
             found.stored = descriptors.take_stored();
         }
-        found.complaint = found.complaint.take().or(lack);
+        found.complaints.extend(lack.map(|lack| ("RuntimeDirLost", lack)));
         match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
