@@ -169,6 +169,9 @@ fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     uphold.eventually("it says so", |uphold| {
         uphold.stderr().contains("without probes and without the control API")
     });
+    let (code, _, err) = uphold.ctl(&["status"]);
+    let lives = format!("uphold (pid {}) lives", uphold.pid());
+    assert!(code == 5 && err.contains(&lives) && !err.contains("uphold run"), "{code}: {err}");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     uphold.eventually("it restarts what ended", |uphold| {
         uphold.stderr().matches("Started process web").count() == 2
