@@ -86,6 +86,8 @@ fn an_abort_is_a_crash_like_any_other() {
     uphold.kill_main("web", Signal::SIGKILL);
     until_image(&uphold, 2);
     uphold.until_own_event("SIGABRT");
+    // It has none: in its place stands the pid of the sender.
+    assert!(!uphold.all_events().iter().any(|(_, line, _)| line.contains("address")), "{}", uphold.stderr());
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
     assert_eq!(uphold.view("web")["last_exit"]["signal"], "SIGKILL");
 }
