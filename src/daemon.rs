@@ -423,6 +423,8 @@ impl Daemon {
             self.load(false, false, None);
         } else if signal == Signal::USR2 {
             self.upgrade(None);
+        } else if host::reports_fault(signal) {
+            tracing::warn!("{signal} was sent to uphold by somebody, and is ignored");
         } else {
             tracing::debug!("{signal} has no meaning for uphold and is ignored");
         }

@@ -169,6 +169,11 @@ pub fn handle_faults() -> io::Result<File> {
     Ok(read.into())
 }
 
+/// Reports a fault of the process that gets it, unless somebody has sent it.
+pub fn reports_fault(signal: Signal) -> bool {
+    FAULTS.contains(&signal.number())
+}
+
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed").to_owned();

@@ -93,6 +93,14 @@ fn an_abort_is_a_crash_like_any_other() {
 }
 
 #[test]
+fn a_signal_that_reports_a_fault_and_that_somebody_has_sent_is_said_to_be_ignored() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.signal(Signal::SIGSEGV).until_said("SIGSEGV was sent to uphold by somebody, and is ignored");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (1, pid));
+}
+
+#[test]
 fn what_has_crashed_uphold_twice_is_dropped() {
     let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
