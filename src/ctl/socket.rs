@@ -28,7 +28,7 @@ pub(super) fn find(named: Option<PathBuf>) -> PathBuf {
         named,
         uphold_socket: set("UPHOLD_SOCKET"),
         xdg_runtime_dir: set("XDG_RUNTIME_DIR"),
-        uid: std::fs::metadata("/proc/self").ok().map(|meta| meta.uid()),
+        uid: fs::metadata("/proc/self").ok().map(|meta| meta.uid()),
     })
 }
 
@@ -47,8 +47,8 @@ fn search(around: Surroundings) -> PathBuf {
 
 /// A directory in /tmp may be anybody's: one that is not ours could hold a daemon that only pretends.
 fn is_ours(dir: &Path, uid: Option<u32>) -> bool {
-    let owned = std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == uid);
-    owned && std::fs::symlink_metadata(dir.join("control.sock")).is_ok()
+    let owned = fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == uid);
+    owned && fs::symlink_metadata(dir.join("control.sock")).is_ok()
 }
 
 /// What would do where nobody answers at this socket. Of an uphold that lives there, no more is known than that.
@@ -112,15 +112,15 @@ mod tests {
     #[test]
     fn the_users_own_daemon_comes_before_the_hosts_if_it_is_there() {
         let dir = tempfile::tempdir().unwrap();
-        let uid = std::fs::metadata(dir.path()).unwrap().uid();
+        let uid = fs::metadata(dir.path()).unwrap().uid();
         let around = |uid| Surroundings {
             xdg_runtime_dir: Some(dir.path().into()),
             uid: Some(uid),
             ..Surroundings::default()
         };
         assert_ne!(search(around(uid)), dir.path().join("uphold/control.sock"));
-        std::fs::create_dir(dir.path().join("uphold")).unwrap();
-        std::fs::write(dir.path().join("uphold/control.sock"), "").unwrap();
+        fs::create_dir(dir.path().join("uphold")).unwrap();
+        fs::write(dir.path().join("uphold/control.sock"), "").unwrap();
         assert_eq!(search(around(uid)), dir.path().join("uphold/control.sock"));
         assert_ne!(search(around(uid + 1)), dir.path().join("uphold/control.sock"), "of somebody else");
     }
