@@ -159,7 +159,7 @@ impl Daemon {
             // It says of any child that it has ended: without it none would be reaped any more.
             let needed = matches!(wake, Wake::Signal(Signal::CHLD));
             if !needed && host::is_poison(key) {
-                self.drop_poison(&wake).await;
+                self.drop_poison(wake).await;
                 continue;
             }
             // A panic ends in an exec of uphold by itself, if that can be. PID 1 must not end because of a bug in

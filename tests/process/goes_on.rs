@@ -110,8 +110,30 @@ fn what_has_crashed_uphold_twice_is_dropped() {
         until_image(&uphold, number);
     }
     let _ = uphold.http("POST /v1/units/web/stop");
-    uphold.until_own_event("InputDropped dropped what has crashed uphold twice");
+    let said =
+        "InputDropped dropped what has crashed uphold twice: the stop of web, until `uphold ctl upgrade`";
+    uphold.until_own_event(said);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
+}
+
+#[test]
+fn a_unit_whose_timers_have_crashed_uphold_twice_has_an_event_that_says_what_is_off() {
+    let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"20ms\"\n");
+    let uphold = Uphold::fallible().unit("web", &probed).start();
+    uphold.until_view("web", "ready", |view| view["ready"] == true);
+    for number in 2..=3 {
+        uphold.fail("tick 1 panic");
+        until_image(&uphold, number);
+    }
+    uphold.until_event(
+        "web",
+        "InputDropped uphold has crashed twice on a timer of this unit: its probes, restarts after backoff and \
+         timeouts are off until `uphold ctl upgrade`",
+    );
+    let tried = |uphold: &Uphold| uphold.view("web")["probes"]["readiness"]["last_run_at"].clone();
+    let before = tried(&uphold);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.eventually("it is probed again", |uphold| tried(uphold) != before);
 }
 
 #[test]
@@ -123,7 +145,9 @@ fn an_upgrade_forgives_what_has_crashed_the_binary_before() {
         let _ = uphold.http("POST /v1/units/web/stop");
         until_image(&uphold, number);
     }
-    assert_eq!(uphold.http("POST /v1/units/web/stop").map(|(status, _)| status), Some(500));
+    let (status, body) = uphold.http("POST /v1/units/web/stop").unwrap();
+    let said = "the stop of web has crashed uphold twice and is dropped until `uphold ctl upgrade`";
+    assert!(status == 500 && body.contains(said), "{status}: {body}");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.until("web", "inactive");
