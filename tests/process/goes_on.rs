@@ -243,6 +243,27 @@ fn an_upgrade_keeps_pids_counters_and_exit_statuses() {
 }
 
 #[test]
+fn what_a_service_said_last_is_shown_over_an_upgrade_and_a_kill() {
+    let text = "command = [\"sh\", \"-c\", \"for i in $(seq 12); do echo line $i; done; exec sleep 600\"]\n";
+    let mut uphold = Uphold::new().unit("web", text).unit("idle", &format!("autostart = false\n{SLEEP}"));
+    // Of a life before: no run of this one has said it.
+    fs::create_dir_all(uphold.path("log/idle")).unwrap();
+    fs::write(uphold.path("log/idle/stdout.log"), "2020-01-01T00:00:00.000000Z long ago\n").unwrap();
+    uphold = uphold.start();
+    let wanted: Vec<_> = (3..=12).map(|number| format!("line {number}")).collect();
+    let output = |uphold: &Uphold, unit: &str| serde_json::to_string(&uphold.view(unit)["output"]).unwrap();
+    let wanted = serde_json::to_string(&wanted).unwrap();
+    uphold.eventually("it has said it", |uphold| output(uphold, "web") == wanted);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(output(&uphold, "web"), wanted);
+    uphold.kill().again();
+    assert_eq!(output(&uphold, "web"), wanted);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.kill().again();
+    assert_eq!((output(&uphold, "web"), output(&uphold, "idle")), (wanted, "[]".to_owned()));
+}
+
+#[test]
 fn a_binary_that_cannot_take_over_changes_nothing() {
     for (content, why) in [
         ("#!/bin/sh\necho hello\n", "it says `hello`"),
