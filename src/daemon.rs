@@ -157,7 +157,7 @@ impl Daemon {
             // It says of any child that it has ended: without it none would be reaped any more.
             let needed = matches!(wake, Wake::Signal(Signal::CHLD));
             if !needed && host::is_poison(key) {
-                self.drop_poison(&wake).await;
+                self.drop_poison(wake).await;
                 continue;
             }
             // A panic ends in an exec of uphold by itself, if that can be. PID 1 must not end because of a bug in
@@ -439,6 +439,8 @@ impl Daemon {
             self.load(false, false, None);
         } else if signal == Signal::USR2 {
             self.upgrade(None);
+        } else if host::reports_fault(signal) {
+            tracing::warn!("{signal} was sent to uphold by somebody, and is ignored");
         } else {
             tracing::debug!("{signal} has no meaning for uphold and is ignored");
         }

@@ -163,10 +163,12 @@ impl Engine {
                 });
             }
             Input::Notice { instance, reason, warning, message } => {
-                let kind = if warning { EventKind::Warning } else { EventKind::Normal };
-                self.step(now, effects, &instance, |instance, step| {
-                    step.event(&instance.name, kind, reason, &message);
-                });
+                // It moves nobody: what is wrong with a unit can be said also where looking at it is what is wrong.
+                if self.instances.contains_key(&instance) {
+                    let kind = if warning { EventKind::Warning } else { EventKind::Normal };
+                    let event = self.events.record(now, &instance, kind, reason, &message);
+                    effects.push(Effect::Event(event));
+                }
             }
             Input::Own { reason, warning, message } => {
                 let kind = if warning { EventKind::Warning } else { EventKind::Normal };

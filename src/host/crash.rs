@@ -169,6 +169,11 @@ pub fn handle_faults() -> io::Result<File> {
     Ok(read.into())
 }
 
+/// Reports a fault of the process that gets it, unless somebody has sent it.
+pub fn reports_fault(signal: Signal) -> bool {
+    FAULTS.contains(&signal.number())
+}
+
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("unnamed").to_owned();
@@ -259,8 +264,11 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
         Errno::set_raw(errno);
         return;
     }
-    // SAFETY: as above; for a signal without one the bytes mean something else and are only shown.
-    let address = unsafe { info.si_addr() };
+    // SAFETY: as above; where the bytes mean something else they are not shown.
+    let address = unsafe { info.si_addr() }.addr();
+    // Only what the kernel says of these has one (sigaction(2)).
+    let has_address =
+        info.si_code > 0 && matches!(number, libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE);
     let name: &[u8] = match number {
         libc::SIGSEGV => b"SIGSEGV",
         libc::SIGBUS => b"SIGBUS",
@@ -272,14 +280,15 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
     };
     if let Some(page) = PAGE.get() {
         let digits = (0..16).rev().map(|digit| {
-            let nibble = address.addr() >> (digit * 4) & 0xf;
+            let nibble = address >> (digit * 4) & 0xf;
             b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
         });
         // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
         if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
             let _ = execute_self_alone();
         } else {
-            page.note(name.iter().copied().chain(b" at address 0x".iter().copied()).chain(digits));
+            let place = has_address.then(|| b" at address 0x".iter().copied().chain(digits));
+            page.note(name.iter().copied().chain(place.into_iter().flatten()));
             let _ = execute_self();
         }
     }

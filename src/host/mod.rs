@@ -69,7 +69,7 @@ use tokio::sync::mpsc;
 pub use clients::{mark_read, mark_unread};
 pub use crash::{
     CRASHES, Crashes, act, catch_crashes, crash_was_said, forgive, handle_faults, is_poison, renew_crashes,
-    taking,
+    reports_fault, taking,
 };
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};

@@ -558,3 +558,36 @@ fn who_gives_a_position_back_goes_on_there_whatever_the_streams_have_written() {
         assert_eq!(next(&mut answer).await.unwrap().line, "more");
     });
 }
+
+#[tokio::test]
+async fn the_last_lines_of_a_run_that_began_before_are_read_from_its_file() {
+    let bench = Bench::new();
+    let file = bench.file("web");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    let open = |begins| {
+        let (service, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (instance, run) = (name("web"), Run(if begins == Begins::Anew { 2 } else { 1 }));
+        let (pipe, path, logs) = (ours.into(), None, bare());
+        bench.logs.open(Source { instance, run, stderr: false, pipe, path, logs, begins });
+        service
+    };
+    let recall = || bench.logs.recall(query("web", &bare()));
+    let own = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
+    fs::write(&file, format!("{own}\n")).unwrap();
+    assert_eq!(recall().await, [own]);
+    let lines: String = (1..=12).map(|number| format!("{number}\n")).collect();
+    fs::write(&file, format!("{lines}{own}\n")).unwrap();
+    let numbers = |from: u32| (from..from + 10).map(|number| number.to_string()).collect::<Vec<_>>();
+    // Nothing of it was opened, then it is read on.
+    assert_eq!(recall().await, numbers(3));
+    let mut service = open(Begins::Seamlessly);
+    assert_eq!(recall().await, numbers(3));
+    service.write_all(b"13\n14").unwrap();
+    assert_eq!(recall().await, numbers(5));
+    // What a next run has not said, the one before has not said for it.
+    let mut service = open(Begins::Anew);
+    assert_eq!(recall().await, [""; 0]);
+    service.write_all(b"new\n").unwrap();
+    assert_eq!(recall().await, ["new"]);
+}

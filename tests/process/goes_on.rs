@@ -86,8 +86,18 @@ fn an_abort_is_a_crash_like_any_other() {
     uphold.kill_main("web", Signal::SIGKILL);
     until_image(&uphold, 2);
     uphold.until_own_event("SIGABRT");
+    // It has none: in its place stands the pid of the sender.
+    assert!(!uphold.all_events().iter().any(|(_, line, _)| line.contains("address")), "{}", uphold.stderr());
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
     assert_eq!(uphold.view("web")["last_exit"]["signal"], "SIGKILL");
+}
+
+#[test]
+fn a_signal_that_reports_a_fault_and_that_somebody_has_sent_is_said_to_be_ignored() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.signal(Signal::SIGSEGV).until_said("SIGSEGV was sent to uphold by somebody, and is ignored");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (1, pid));
 }
 
 #[test]
@@ -100,8 +110,30 @@ fn what_has_crashed_uphold_twice_is_dropped() {
         until_image(&uphold, number);
     }
     let _ = uphold.http("POST /v1/units/web/stop");
-    uphold.until_own_event("InputDropped dropped what has crashed uphold twice");
+    let said =
+        "InputDropped dropped what has crashed uphold twice: the stop of web, until `uphold ctl upgrade`";
+    uphold.until_own_event(said);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
+}
+
+#[test]
+fn a_unit_whose_timers_have_crashed_uphold_twice_has_an_event_that_says_what_is_off() {
+    let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"20ms\"\n");
+    let uphold = Uphold::fallible().unit("web", &probed).start();
+    uphold.until_view("web", "ready", |view| view["ready"] == true);
+    for number in 2..=3 {
+        uphold.fail("tick 1 panic");
+        until_image(&uphold, number);
+    }
+    uphold.until_event(
+        "web",
+        "InputDropped uphold has crashed twice on a timer of this unit: its probes, restarts after backoff and \
+         timeouts are off until `uphold ctl upgrade`",
+    );
+    let tried = |uphold: &Uphold| uphold.view("web")["probes"]["readiness"]["last_run_at"].clone();
+    let before = tried(&uphold);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.eventually("it is probed again", |uphold| tried(uphold) != before);
 }
 
 #[test]
@@ -113,7 +145,9 @@ fn an_upgrade_forgives_what_has_crashed_the_binary_before() {
         let _ = uphold.http("POST /v1/units/web/stop");
         until_image(&uphold, number);
     }
-    assert_eq!(uphold.http("POST /v1/units/web/stop").map(|(status, _)| status), Some(500));
+    let (status, body) = uphold.http("POST /v1/units/web/stop").unwrap();
+    let said = "the stop of web has crashed uphold twice and is dropped until `uphold ctl upgrade`";
+    assert!(status == 500 && body.contains(said), "{status}: {body}");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.until("web", "inactive");
@@ -169,6 +203,9 @@ fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     uphold.eventually("it says so", |uphold| {
         uphold.stderr().contains("without probes and without the control API")
     });
+    let (code, _, err) = uphold.ctl(&["status"]);
+    let lives = format!("uphold (pid {}) lives", uphold.pid());
+    assert!(code == 5 && err.contains(&lives) && !err.contains("uphold run"), "{code}: {err}");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     uphold.eventually("it restarts what ended", |uphold| {
         uphold.stderr().matches("Started process web").count() == 2
@@ -203,6 +240,27 @@ fn an_upgrade_keeps_pids_counters_and_exit_statuses() {
     until_image(&uphold, 5);
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(0));
+}
+
+#[test]
+fn what_a_service_said_last_is_shown_over_an_upgrade_and_a_kill() {
+    let text = "command = [\"sh\", \"-c\", \"for i in $(seq 12); do echo line $i; done; exec sleep 600\"]\n";
+    let mut uphold = Uphold::new().unit("web", text).unit("idle", &format!("autostart = false\n{SLEEP}"));
+    // Of a life before: no run of this one has said it.
+    fs::create_dir_all(uphold.path("log/idle")).unwrap();
+    fs::write(uphold.path("log/idle/stdout.log"), "2020-01-01T00:00:00.000000Z long ago\n").unwrap();
+    uphold = uphold.start();
+    let wanted: Vec<_> = (3..=12).map(|number| format!("line {number}")).collect();
+    let output = |uphold: &Uphold, unit: &str| serde_json::to_string(&uphold.view(unit)["output"]).unwrap();
+    let wanted = serde_json::to_string(&wanted).unwrap();
+    uphold.eventually("it has said it", |uphold| output(uphold, "web") == wanted);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(output(&uphold, "web"), wanted);
+    uphold.kill().again();
+    assert_eq!(output(&uphold, "web"), wanted);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.kill().again();
+    assert_eq!((output(&uphold, "web"), output(&uphold, "idle")), (wanted, "[]".to_owned()));
 }
 
 #[test]
