@@ -77,7 +77,7 @@ pub(super) enum Turn {
 
 pub(super) struct Pump {
     settings: Arc<Settings>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) notices: Notices,
     streams: BTreeMap<u64, Stream>,
     next: u64,
