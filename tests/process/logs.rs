@@ -147,3 +147,21 @@ fn a_log_file_that_does_not_take_a_line_for_a_while_is_said_and_logs_are_shown_w
     assert_eq!(uphold.log("slow"), ["now"]);
     assert_eq!(uphold.stderr().matches("LogStalled").count(), 1);
 }
+
+#[test]
+fn a_log_behind_a_symbolic_link_is_rotated_where_it_lies_and_read_from_there() {
+    let uphold = Uphold::new();
+    let (link, far) = (uphold.path("link.log"), uphold.path("far"));
+    std::fs::create_dir(&far).unwrap();
+    std::os::unix::fs::symlink("far/web.log", &link).unwrap();
+    let text = format!(
+        "type = \"oneshot\"\ncommand = [\"seq\", \"2000\"]\n[logs]\nstdout = \"{}\"\nmax_size = \"1KiB\"\nkeep = 99\n",
+        link.display()
+    );
+    let uphold = uphold.unit("web", &text).start();
+    uphold.until("web", "completed");
+    let all: String = (1..=2000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(uphold.ctl(&["logs", "web", "-n", "5000"]).1, all);
+    assert!(far.join("web.log").exists() && far.join("web.log.9").exists());
+    assert!(link.is_symlink() && !uphold.path("link.log.1").exists());
+}
