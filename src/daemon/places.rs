@@ -4,10 +4,18 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 use super::journal;
 use crate::host::{self, Inherited};
 use crate::unit::Dir;
+
+/// How long the log directory may take to answer. Behind it may be a dead mount, and services wait.
+const ANSWERS: Duration = Duration::from_secs(1);
+/// A file in memory, of an image whose units log to its own output for want of a log directory.
+const NO_LOGS: &str = "no-log-directory";
 
 /// The directories of one daemon. What could not be made is `None`, and said once.
 #[derive(Debug)]
@@ -20,6 +28,8 @@ pub struct Places {
     pub logs: Option<PathBuf>,
     /// What is lacking, each in a sentence.
     pub lacks: Vec<String>,
+    /// Tells the next image that this one has no log directory; open for as long as this one runs.
+    _no_logs: Option<fs::File>,
 }
 
 /// Why a directory cannot serve.
@@ -103,25 +113,10 @@ impl Places {
             }
             None => None,
         };
-        let log_dir = match logs {
-            Some(named) => Some(make_logs(named)?),
-            None => match default_logs(uid).map(|path| make_logs(&path)) {
-                Some(Ok(made)) => Some(made),
-                Some(Err(error)) => {
-                    lacks.push(format!("{error}: units that log to files write to uphold's own output"));
-                    None
-                }
-                None => {
-                    let why =
-                        "there is no log directory: neither HOME nor XDG_STATE_HOME is set; name one with";
-                    lacks.push(format!(
-                        "{why} --log-dir: units that log to files write to uphold's own output"
-                    ));
-                    None
-                }
-            },
-        };
-        Ok(Places { runtime: runtime_dir, private, logs: log_dir, lacks })
+        let takes_over = host::goes_on() || runtime_dir.as_deref().is_some_and(holds_state);
+        let logs = find_logs(uid, logs, before, takes_over, &mut lacks)?;
+        let no_logs = if logs.is_none() { mark_no_logs() } else { None };
+        Ok(Places { runtime: runtime_dir, private, logs, lacks, _no_logs: no_logs })
     }
 }
 
@@ -169,12 +164,93 @@ pub(super) fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
     Ok(path)
 }
 
-fn make_logs(path: &Path) -> Result<PathBuf, PlaceError> {
-    let fail =
-        |error| PlaceError::Io { path: path.to_owned(), what: "log directory", error, flag: "--log-dir" };
-    let made = make(path, 0o755).map_err(fail)?;
-    probe_write(&made).map_err(fail)?;
-    Ok(made)
+/// The log directory, made if it is missing; `None`: a default that does not do. One that refuses files for now is
+/// kept: the log thread tries again, and counts what is lost until then. `takes_over`: services run, and come first:
+/// then one that they have logged to is kept whatever is wrong with it.
+fn find_logs(
+    uid: u32,
+    named: Option<&Path>,
+    before: &Inherited,
+    takes_over: bool,
+    lacks: &mut Vec<String>,
+) -> Result<Option<PathBuf>, PlaceError> {
+    let Some(path) = named.map(Path::to_owned).or_else(|| default_logs(uid)) else {
+        lacks.push(
+            "there is no log directory: neither HOME nor XDG_STATE_HOME is set; name one with --log-dir: units \
+             that log to files write to uphold's own output"
+                .to_owned(),
+        );
+        return Ok(None);
+    };
+    let used = takes_over && before.memory_path(NO_LOGS).is_none();
+    let Unusable { error, there } = match try_logs(&path, used) {
+        Ok(made) => return Ok(Some(made)),
+        Err(unusable) => unusable,
+    };
+    let kept = if takes_over {
+        named.is_some() || used && (there || host::goes_on())
+    } else {
+        !is_for_good(&error, there, named.is_some())
+    };
+    let error = PlaceError::Io { path: path.clone(), what: "log directory", error, flag: "--log-dir" };
+    if kept {
+        lacks.push(format!(
+            "{error}; it is kept: until it can be written, what is logged there waits, or is lost and counted"
+        ));
+        return Ok(Some(std::path::absolute(&path).unwrap_or(path)));
+    }
+    if named.is_some() {
+        return Err(error);
+    }
+    lacks.push(format!("{error}: units that log to files write to uphold's own output"));
+    Ok(None)
+}
+
+/// Why a log directory does not do, and whether it is one.
+struct Unusable {
+    error: io::Error,
+    there: bool,
+}
+
+/// Makes and tries the log directory on a thread of its own: where it does not answer, only that waits. One that is in
+/// use (`used`) is not tried if it is there: who logs finds out, and a thread that hangs in a write on a frozen file system
+/// would keep every exec of uphold waiting, and its end.
+fn try_logs(path: &Path, used: bool) -> Result<PathBuf, Unusable> {
+    let unusable = |there| move |error| Unusable { error, there };
+    let (answer, answered) = sync_channel(1);
+    let tried = path.to_owned();
+    let work = move || {
+        let outcome = if used && tried.is_dir() {
+            fs::canonicalize(&tried).map_err(unusable(true))
+        } else {
+            let made = make(&tried, 0o755).map_err(unusable(false));
+            made.and_then(|made| probe_write(&made).map(|()| made).map_err(unusable(true)))
+        };
+        drop(answer.send(outcome));
+    };
+    thread::Builder::new().name("uphold-log-dir".to_owned()).spawn(work).map_err(unusable(true))?;
+    answered.recv_timeout(ANSWERS).unwrap_or_else(|_| {
+        let error = io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+        Err(Unusable { error, there: true })
+    })
+}
+
+/// On a first start: it is somebody's mistake, and no disk that is full or ails. A default on a read-only file system
+/// is as good as none.
+fn is_for_good(error: &io::Error, there: bool, named: bool) -> bool {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => true,
+        io::ErrorKind::ReadOnlyFilesystem => !(there && named),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => false,
+        _ => !there,
+    }
+}
+
+/// Without memory for it, the next image takes a directory that it could not use for one that was used.
+fn mark_no_logs() -> Option<fs::File> {
+    let mark = host::memory(NO_LOGS).ok()?;
+    host::count(&mark).ok()?;
+    Some(mark)
 }
 
 /// Permission bits do not tell whether a write would do: a read-only mount, a full quota.

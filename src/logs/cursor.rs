@@ -13,7 +13,7 @@ use std::time::Duration;
 use memchr::{memchr, memrchr_iter};
 
 use super::position::{self, Place};
-use super::rotate::rotated;
+use super::rotate::{real, rotated};
 use crate::file_id::FileId;
 
 const BLOCK: usize = 64 << 10;
@@ -213,6 +213,7 @@ fn last_lines(file: &File, count: usize) -> (u64, usize) {
 fn list(path: &Path) -> Vec<Segment> {
     let mut files = Vec::new();
     for _ in 0..ATTEMPTS {
+        let path = &real(path);
         files = scan(path);
         let same = |(number, file): (u32, &Option<Segment>)| {
             FileId::behind(&rotated(path, number)) == file.as_ref().map(|file| file.id)

@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -268,7 +268,8 @@ impl LogFile {
         }
         self.open = None;
         let open = Open::at(&self.path, now)?;
-        self.torn = open.regular && open.ends_torn(&self.path);
+        // Of what cannot be read back, it is known from the last write.
+        self.torn = if open.regular { open.ends_torn(&self.path) } else { self.torn };
         self.open = Some(open);
         Ok(())
     }
@@ -277,10 +278,7 @@ impl LogFile {
 impl Open {
     fn at(path: &Path, now: Instant) -> io::Result<Open> {
         let file = match fs::metadata(path) {
-            Ok(there) if there.file_type().is_fifo() => {
-                // Opening a FIFO without a reader would block for ever.
-                File::from(pipe::OpenOptions::new().open_sender(path)?.into_nonblocking_fd()?)
-            }
+            Ok(there) if !there.is_file() => open_special(path)?,
             _ => open_appending(path)?,
         };
         let found = file.metadata()?;
@@ -345,6 +343,18 @@ impl Open {
     }
 }
 
+/// A FIFO or a device, such that neither this nor a write waits for whoever reads there, for ever perhaps: what it does
+/// not take at once is lost, and counted. It becomes no controlling terminal, as it is opened for writing only.
+fn open_special(path: &Path) -> io::Result<File> {
+    let sender = pipe::OpenOptions::new().unchecked(true).open_sender(path);
+    match sender.and_then(pipe::Sender::into_nonblocking_fd) {
+        Ok(fd) => Ok(fd.into()),
+        // What cannot be waited on (EPERM of epoll_ctl(2)), as /dev/null, keeps nobody waiting.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open_appending(path),
+        Err(error) => Err(error),
+    }
+}
+
 fn open_appending(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640);
@@ -395,8 +405,8 @@ mod tests {
         assert!(heard.try_recv().is_err());
     }
 
-    #[test]
-    fn a_refusing_place_is_tried_once_a_second_and_each_attempt_says_its_own_loss() {
+    #[tokio::test]
+    async fn a_refusing_place_is_tried_once_a_second_and_each_attempt_says_its_own_loss() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();

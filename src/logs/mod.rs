@@ -189,6 +189,9 @@ pub struct Line {
 const RECALLS: usize = 4;
 /// Lines that wait for who reads a log.
 const ANSWER: usize = 256;
+/// How long the log thread is waited for by who wants to see what was written: less than the second for which a client
+/// waits for a view.
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// What the log thread and its readers share.
 #[derive(Default)]
@@ -197,6 +200,8 @@ struct Shared {
     removals: Removals,
     /// Counts the writes to each log that is written or followed.
     growth: Mutex<HashMap<PathBuf, watch::Sender<u64>>>,
+    /// The log thread did not answer in time, and that was said.
+    stalled: Mutex<bool>,
 }
 
 impl Shared {
@@ -209,6 +214,27 @@ impl Shared {
     fn watch(&self, path: &Path) -> watch::Receiver<u64> {
         let mut all = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(path.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// The log thread has not answered in time, unless it does by now: that is said once.
+    fn was_silent(&self, answer: &mut oneshot::Receiver<()>) {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        if silent && !std::mem::replace(&mut *stalled, true) {
+            tracing::warn!(
+                reason = "LogStalled",
+                "the log thread does not answer: a log file does not take what is written; until it does, the output \
+                 of all services waits in their pipes, and logs are shown without it"
+            );
+        }
+    }
+
+    /// The log thread has answered. That it does again is said once.
+    fn has_answered(&self) {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut *stalled) {
+            tracing::info!(reason = "LogResumed", "the log thread answers again");
+        }
     }
 
     /// Nobody writes there now: forget it, unless somebody follows it.
@@ -302,9 +328,10 @@ impl Logs {
     }
 
     /// The last lines (10 at most are kept) of the instance's last run, after everything was read that it
-    /// has written up to now. Each at most 512 bytes, and nothing in them that a terminal obeys.
+    /// has written up to now, if that can be had at once. Each at most 512 bytes, and nothing in them that a terminal
+    /// obeys.
     pub async fn tail(&self, instance: &Name) -> Vec<String> {
-        drained(&self.commands, instance).await;
+        drained(&self.commands, &self.shared, instance).await;
         self.shared.kept.tail(instance)
     }
 
@@ -336,7 +363,7 @@ impl Logs {
 
     /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
     /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
-    /// as read with the one before.
+    /// as read with the one before. Where the log thread does not answer, what is in the files is given.
     pub fn read(&self, query: Query) -> mpsc::Receiver<Item> {
         self.read_with(query, None)
     }
@@ -348,7 +375,7 @@ impl Logs {
             (self.settings.clone(), self.shared.clone(), self.commands.downgrade());
         let work = async move {
             if let Some(commands) = commands.upgrade() {
-                drained(&commands, &query.instance).await;
+                drained(&commands, &shared, &query.instance).await;
             }
             let reader = Reader::new(&settings, &shared, query);
             // Who follows must not keep alive what it waits for.
@@ -357,7 +384,7 @@ impl Logs {
             drop(permit);
         };
         let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || {
-            match Builder::new_current_thread().build() {
+            match Builder::new_current_thread().enable_time().build() {
                 Ok(runtime) => runtime.block_on(work),
                 Err(error) => tracing::error!("cannot read a log: {error}"),
             }
@@ -393,11 +420,13 @@ impl Logs {
     }
 }
 
-/// Waits until everything was read that the instance has written up to now.
-async fn drained(commands: &mpsc::UnboundedSender<Command>, instance: &Name) {
-    let (done, answer) = oneshot::channel();
-    if commands.send(Command::Drain(instance.clone(), done)).is_ok() {
-        // An error is the end of the thread: there is nothing to wait for.
-        drop(answer.await);
+/// Waits until everything was read that the instance has written up to now, but not for ever.
+async fn drained(commands: &mpsc::UnboundedSender<Command>, shared: &Shared, instance: &Name) {
+    let (done, mut answer) = oneshot::channel();
+    // An error is the end of the thread: there is nothing to wait for.
+    if commands.send(Command::Drain(instance.clone(), done)).is_ok()
+        && timeout(PATIENCE, &mut answer).await.is_err()
+    {
+        shared.was_silent(&mut answer);
     }
 }

@@ -77,7 +77,7 @@ pub(super) enum Turn {
 
 pub(super) struct Pump {
     settings: Arc<Settings>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) notices: Notices,
     streams: BTreeMap<u64, Stream>,
     next: u64,
@@ -256,6 +256,9 @@ impl Pump {
             .collect();
         for (id, stderr) in ids {
             let sink = self.sink(instance, logs, stderr);
+            if matches!(sink, Sink::Null) {
+                self.end_line(id);
+            }
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.splitter.set_max(logs.max_line);
                 stream.prefix = prefix(instance, logs);
@@ -264,6 +267,23 @@ impl Pump {
             }
         }
         self.release();
+    }
+
+    /// Ends a line of which a part was read, as if the service had: of what comes next, nobody is told.
+    fn end_line(&mut self, id: u64) {
+        let Some(stream) = self.streams.get(&id).filter(|stream| !stream.splitter.unfinished().is_empty())
+        else {
+            return;
+        };
+        let unheard = stream.unheard;
+        self.announce(id, 1, 0, Ending::More);
+        self.journal.bytes(1).copy_from_slice(b"\n");
+        self.journal.took(1);
+        self.carry(id, 1, Ending::More);
+        self.commit(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.unheard = unheard;
+        }
     }
 
     /// Reads once from a stream, and carries on what came.

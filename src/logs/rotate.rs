@@ -26,10 +26,24 @@ pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
+/// How many links to a log are followed, as by the kernel.
+const LINKS: usize = 40;
+
+/// The file itself where a symbolic link leads to it: its directory is the one for what is rotated, and the link
+/// stays. A link whose text is not where it leads, as in /proc, is left alone: no such file is rotated.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let mut real = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(text) = fs::read_link(&real) else { break };
+        real = real.parent().map_or(text.clone(), |dir| dir.join(text));
+    }
+    if FileId::behind(&real) == FileId::behind(path) { real } else { path.to_owned() }
+}
+
 /// Where a file of a log is now, whatever its name. A rotation that was broken off may have left
 /// one number free: the end is where two in a row are missing.
 pub(super) fn find(path: &Path, id: FileId) -> Option<PathBuf> {
-    let mut missing = 0;
+    let (path, mut missing) = (&real(path), 0);
     for path in (0..u32::MAX).map(|number| rotated(path, number)) {
         match fs::metadata(&path) {
             Ok(found) if FileId::from(&found) == id => return Some(path),
@@ -44,6 +58,7 @@ pub(super) fn find(path: &Path, id: FileId) -> Option<PathBuf> {
 /// Moves the file out of the way. Each step is a rename, so that a reader that has it open reads on; without
 /// any to keep it is deleted, or emptied where its directory does not allow that.
 pub(super) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
+    let path = &real(path);
     remove_beyond(path, keep);
     if !exists(path) {
         // Somebody else has moved it: there is nothing left to do.
@@ -86,6 +101,30 @@ mod tests {
             .collect();
         all.sort();
         all
+    }
+
+    #[test]
+    fn a_log_behind_a_link_is_rotated_where_it_lies_and_the_link_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, far) = (dir.path().join("link"), dir.path().join("far"));
+        fs::create_dir(&far).unwrap();
+        std::os::unix::fs::symlink("second", &link).unwrap();
+        std::os::unix::fs::symlink(far.join("log"), dir.path().join("second")).unwrap();
+        for text in ["a", "b"] {
+            fs::write(&link, text).unwrap();
+            let id = FileId::behind(&link).unwrap();
+            assert_eq!(find(&link, id), Some(far.join("log")));
+            rotate(&link, 3).unwrap();
+            assert_eq!(find(&link, id), Some(far.join("log.1")));
+        }
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        assert_eq!(names(&far), [pair("log.1", "b"), pair("log.2", "a")]);
+        assert_eq!(real(&link), far.join("log"));
+        // Its text names no file.
+        let open = File::open(far.join("log.1")).unwrap();
+        let magic = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open));
+        fs::remove_file(far.join("log.1")).unwrap();
+        assert_eq!(real(Path::new(&magic)), Path::new(&magic));
     }
 
     #[test]

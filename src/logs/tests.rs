@@ -393,6 +393,23 @@ fn a_full_disk_is_said_once_and_the_loss_is_counted_in_the_log_when_it_is_well_a
 }
 
 #[test]
+fn half_a_line_that_was_read_before_output_went_nowhere_is_a_line_of_its_own() {
+    act(async {
+        let bench = Bench::new();
+        let null = unit::Logs { stdout: Some(Output::Null), ..bare() };
+        let mut service = bench.run("web", &bare());
+        for (logs, text) in [(&bare(), "whole\nhalf"), (&null, " a line\nno"), (&bare(), "thing\nlast\n")] {
+            bench.logs.configure(&name("web"), logs);
+            service.write_all(text.as_bytes()).unwrap();
+            bench.logs.tail(&name("web")).await;
+        }
+        let path = bench.file("web");
+        let _dir = bench.finish().await;
+        assert_eq!(fs::read_to_string(path).unwrap(), "whole\nhalf\nthing\nlast\n");
+    });
+}
+
+#[test]
 fn a_place_that_is_no_file_and_cannot_be_is_said_and_takes_no_service_down() {
     act(async {
         let mut bench = Bench::new();

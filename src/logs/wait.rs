@@ -50,10 +50,15 @@ pub(super) async fn run(pump: Pump, mut commands: mpsc::UnboundedReceiver<Comman
                     let _ = pump.borrow_mut().drain(Some(&instance));
                     // Who asked may have gone.
                     let _ = done.send(());
+                    pump.borrow().shared.has_answered();
                 }
                 Some(Command::Settle(done)) => {
-                    flush(&pump).await;
-                    let _ = done.send(());
+                    // Who asks for anything else must not hang on a console either.
+                    let pump = pump.clone();
+                    task::spawn_local(async move {
+                        flush(&pump).await;
+                        let _ = done.send(());
+                    });
                 }
                 Some(Command::Finish(done)) => break Some(done),
                 None => break None,

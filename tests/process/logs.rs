@@ -78,3 +78,90 @@ fn followed_logs_come_as_they_are_written() {
     follow.wait().unwrap();
     assert_eq!(ticks, 10);
 }
+
+#[test]
+fn a_terminal_that_nobody_reads_loses_lines_of_its_own_unit_and_holds_no_other() {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let terminal = nix::unistd::ttyname(&pty.slave).unwrap();
+    let loud = format!(
+        "command = [\"sh\", \"-c\", \"while :; do echo 0123456789012345678901234567890123456789; sleep 0.001; done\"]\n[logs]\nstdout = \"{}\"\ntimestamps = false\n",
+        terminal.display()
+    );
+    let ticks = "command = [\"sh\", \"-c\", \"while :; do echo tick; sleep 0.02; done\"]";
+    let uphold = Uphold::new().unit("loud", &loud).unit("web", ticks).start();
+    uphold.until_event("loud", "LogWriteFailed");
+    let before = uphold.log("web").len();
+    uphold.eventually("the other one is written on", |uphold| uphold.log("web").len() > before + 10);
+    let (code, out, _) = uphold.ctl(&["logs", "web", "-n", "3"]);
+    assert_eq!((code, out.as_str()), (0, "tick\ntick\ntick\n"));
+    // Once somebody reads, no line is glued to half of another.
+    let (whole, read) = std::sync::mpsc::channel();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(std::fs::File::from(pty.master)));
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| whole.send(line)));
+    let mut said = false;
+    while !said {
+        let line = read.recv_timeout(PATIENCE).unwrap();
+        said = line.contains(" lost: ");
+        let end = line.trim_end();
+        assert!(said || "0123456789012345678901234567890123456789".starts_with(end), "{line}");
+        assert!(!said || line.starts_with("uphold: "), "{line}");
+    }
+    uphold.until_event("loud", "LogWriteRecovered");
+    assert_eq!(uphold.ctl(&["stop", "loud"]).0, 0);
+}
+
+#[test]
+fn a_log_file_that_does_not_take_a_line_for_a_while_is_said_and_logs_are_shown_without_it() {
+    if !have("strace") {
+        return skip("strace is not installed");
+    }
+    let uphold = Uphold::new();
+    let slow = uphold.path("log/slow/stdout.log").display().to_string();
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", &slow, "--trace=write"];
+    // The first write, for eight seconds.
+    let delay = ["--inject=write:delay_enter=8000000:when=1"];
+    let go = uphold.path("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let waits =
+        format!("command = [\"sh\", \"-c\", \"read x < {}; echo now; exec sleep 600\"]", go.display());
+    let uphold = uphold
+        .under(&[&strace[..], &delay].concat())
+        .unit("slow", &waits)
+        .unit("web", "type = \"oneshot\"\ncommand = [\"seq\", \"3\"]\n[logs]\ntimestamps = false\n")
+        .start();
+    let written = || std::fs::read_to_string(uphold.path("log/web/stdout.log")).unwrap_or_default();
+    uphold.until("slow", "running").eventually("it is written", |_| written() == "1\n2\n3\n");
+    std::fs::write(&go, "\n").unwrap();
+    let out = std::cell::RefCell::default();
+    uphold.eventually("it is said", |uphold| {
+        // It may not have read the line yet.
+        out.replace(uphold.ctl(&["logs", "web"]).1);
+        uphold.stderr().contains("LogStalled")
+    });
+    assert_eq!(out.take(), "1\n2\n3\n");
+    assert!(!uphold.stderr().contains("LogResumed"), "{}", uphold.stderr());
+    uphold.eventually("it answers again", |uphold| {
+        let _ = uphold.ctl(&["logs", "web"]);
+        uphold.stderr().contains("LogResumed")
+    });
+    assert_eq!(uphold.log("slow"), ["now"]);
+    assert_eq!(uphold.stderr().matches("LogStalled").count(), 1);
+}
+
+#[test]
+fn a_log_behind_a_symbolic_link_is_rotated_where_it_lies_and_read_from_there() {
+    let uphold = Uphold::new();
+    let (link, far) = (uphold.path("link.log"), uphold.path("far"));
+    std::fs::create_dir(&far).unwrap();
+    std::os::unix::fs::symlink("far/web.log", &link).unwrap();
+    let text = format!(
+        "type = \"oneshot\"\ncommand = [\"seq\", \"2000\"]\n[logs]\nstdout = \"{}\"\nmax_size = \"1KiB\"\nkeep = 99\n",
+        link.display()
+    );
+    let uphold = uphold.unit("web", &text).start();
+    uphold.until("web", "completed");
+    let all: String = (1..=2000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(uphold.ctl(&["logs", "web", "-n", "5000"]).1, all);
+    assert!(far.join("web.log").exists() && far.join("web.log.9").exists());
+    assert!(link.is_symlink() && !uphold.path("link.log.1").exists());
+}

@@ -15,6 +15,7 @@ mod faults;
 mod files;
 mod goes_on;
 mod in_flight;
+mod log_dir;
 mod logs;
 mod lost;
 mod messages;

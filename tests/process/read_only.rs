@@ -196,17 +196,35 @@ fn an_image_that_cannot_begin_hands_on_what_is_in_memory() {
     if !is_root() {
         return skip("only root can mount");
     }
+    if !have("strace") {
+        return skip("strace is not installed");
+    }
     let uphold = Uphold::new().without(&["--runtime-dir"]);
     let web = counts(&uphold);
     let mut uphold = uphold.after_mounting(READ_ONLY).unit("web", &web).start_blind();
     uphold.eventually("it writes", |uphold| uphold.log("web").len() > 10);
     let services = children_of(uphold.pid());
-    fs::rename(uphold.path("log"), uphold.path("moved")).unwrap();
-    fs::write(uphold.path("log"), "").unwrap();
+    // The next image gets no epoll, which this one has.
+    let mut strace = Command::new("strace")
+        .args([
+            "-qq",
+            "-o",
+            "/dev/null",
+            "--trace=epoll_create1",
+            "--inject=epoll_create1:error=EMFILE",
+            "-p",
+        ])
+        .arg(uphold.pid().to_string())
+        .spawn()
+        .unwrap();
+    uphold.eventually("it is traced", |uphold| {
+        let status = fs::read_to_string(format!("/proc/{}/status", uphold.pid())).unwrap();
+        !status.contains("TracerPid:\t0")
+    });
     uphold.signal(Signal::SIGUSR2);
-    uphold.until_said("trying again in a second, for its services run");
-    fs::remove_file(uphold.path("log")).unwrap();
-    fs::rename(uphold.path("moved"), uphold.path("log")).unwrap();
+    uphold.until_said("cannot start its loop").until_said("trying again in a second, for its services run");
+    kill(Pid::from_raw(strace.id() as i32), Signal::SIGINT).unwrap();
+    strace.wait().unwrap();
     uphold.eventually("the next image", |uphold| has_gone_on(uphold, 1));
     fs::write(uphold.path("enough"), "").unwrap();
     uphold.eventually("all is written", |uphold| {
