@@ -18,6 +18,7 @@ mod in_flight;
 mod logs;
 mod lost;
 mod messages;
+mod moved;
 mod nginx;
 mod passes_over;
 mod pid1;
