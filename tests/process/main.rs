@@ -15,6 +15,7 @@ mod faults;
 mod files;
 mod goes_on;
 mod in_flight;
+mod installed;
 mod logs;
 mod lost;
 mod messages;
