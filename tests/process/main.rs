@@ -32,6 +32,7 @@ mod scarcity;
 mod setup;
 mod stopping;
 mod stored;
+mod stuck;
 mod survives;
 mod versions;
 mod windows;
