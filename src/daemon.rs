@@ -15,6 +15,7 @@ mod journal;
 mod lasting;
 mod line;
 mod listener;
+mod live;
 mod looks;
 mod manager;
 mod places;
@@ -50,7 +51,7 @@ use endpoints::Board;
 use files::{Files, Loading};
 use ground::Ground;
 use inheritance::Inheritance;
-use journal::Journal;
+use journal::{Journal, News as Recording};
 use looks::Looks;
 use manager::Manager;
 use settings::Settings;
@@ -105,8 +106,6 @@ struct Daemon {
     upgrading: Option<Upgrade>,
     /// What was dropped, and said to be.
     poison: HashSet<u64>,
-    /// The machine starts again after its end: SIGINT is Ctrl-Alt-Del for its PID 1.
-    reboot: bool,
     exit: Option<i32>,
 }
 
@@ -158,7 +157,7 @@ impl Daemon {
             // It says of any child that it has ended: without it none would be reaped any more.
             let needed = matches!(wake, Wake::Signal(Signal::CHLD));
             if !needed && host::is_poison(key) {
-                self.drop_poison(&wake).await;
+                self.drop_poison(wake).await;
                 continue;
             }
             // A panic ends in an exec of uphold by itself, if that can be. PID 1 must not end because of a bug in
@@ -233,6 +232,10 @@ impl Daemon {
         let recorded = self.journal.record(&mut self.engine).and_then(|()| self.ground.holds());
         failpoint::reach("recorded");
         self.recorded = recorded.is_ok();
+        if !self.recorded && !self.journal.is_whole() {
+            // It is written again once it is put back, also where nobody watches.
+            self.ground.lost(vec![OsString::new()]);
+        }
         if self.recorded {
             for run in std::mem::take(&mut self.over) {
                 self.release(run);
@@ -245,6 +248,22 @@ impl Daemon {
                 }
                 (effect, Ok(()) | Err(_)) => self.carry_out(effect),
             }
+        }
+        self.say_whether_recorded();
+    }
+
+    fn say_whether_recorded(&mut self) {
+        let Some(Recording { place, why }) = self.journal.news() else { return };
+        let place = place.display();
+        match why {
+            Some(why) => {
+                let message = format!(
+                    "cannot record the state ({place}): {why}; no unit is started until it can be recorded, for nobody \
+                     would find it again if uphold were killed; trying again every second"
+                );
+                self.own_event("StateNotRecorded", true, message);
+            }
+            None => self.own_event("StateRecorded", false, format!("the state is recorded again ({place})")),
         }
     }
 
@@ -411,26 +430,30 @@ impl Daemon {
             self.host.reap();
         } else if self.command.is_some() {
             self.handle(Input::Forward(signal));
-        } else if signal == Signal::TERM || signal == Signal::INT {
-            self.reboot = signal == Signal::INT;
-            self.shut_down(&signal.name());
+        } else if signal == Signal::TERM {
+            self.shut_down(&signal.name(), Input::Shutdown);
+        } else if signal == Signal::INT {
+            // For PID 1 of a machine that is Ctrl-Alt-Del.
+            self.shut_down(&signal.name(), Input::Reboot);
         } else if signal == Signal::HUP {
             self.load(false, false, None);
         } else if signal == Signal::USR2 {
             self.upgrade(None);
+        } else if host::reports_fault(signal) {
+            tracing::warn!("{signal} was sent to uphold by somebody, and is ignored");
         } else {
             tracing::debug!("{signal} has no meaning for uphold and is ignored");
         }
     }
 
-    fn shut_down(&mut self, asked_by: &str) {
+    fn shut_down(&mut self, asked_by: &str, how: Input) {
         if !self.engine.shutting_down() {
             tracing::info!("shutting down: {asked_by}");
             self.manager.stopping();
         } else {
             tracing::warn!("shutting down at once: {asked_by} again");
         }
-        self.handle(Input::Shutdown);
+        self.handle(how);
     }
 }
 

@@ -40,7 +40,8 @@ impl Daemon {
             Err(_) => Reply::Problem(problem(
                 "internal",
                 500,
-                "cannot answer: the daemon dropped the request; its own log may say why",
+                "cannot answer: uphold dropped the request, and its own log may say why; one that has crashed it \
+                 twice is let in again by `uphold ctl upgrade`",
             )),
         }
     }

@@ -14,7 +14,7 @@ use super::http::Client;
 use super::out::Out;
 use super::patience::Patience;
 use super::{now, words};
-use crate::engine::{Done, DoneResult, LastExit, StateName, View, Wanted};
+use crate::engine::{Done, DoneResult, Event, LastExit, StateName, View, Wall, Wanted};
 use crate::unit::Name;
 
 /// How long what has come up without probes is watched, as the engine does it.
@@ -39,6 +39,7 @@ impl Asking {
         if act == Act::Wait {
             return self.wait(timeout).await;
         }
+        let asked_at = now();
         // Only a restart cannot be told by what is wanted then.
         let before = if act == Act::Restart { self.view().await.ok() } else { None };
         let mut query = String::new();
@@ -50,13 +51,18 @@ impl Asking {
         }
         let target = format!("/v1/units/{}/{}{query}", self.name, act.as_str());
         match self.client.post(&target, &self.order.body).await {
-            Err(Failure::Broken { why, .. }) => self.go_on(before, &why).await,
+            Err(Failure::Broken { why, .. }) => self.go_on(asked_at, before, &why).await,
             answered => answered,
         }
     }
 
     /// uphold was replaced before it answered.
-    async fn go_on(&self, before: Option<View>, why: &str) -> Result<(Done, String), Failure> {
+    async fn go_on(
+        &self,
+        asked_at: Wall,
+        before: Option<View>,
+        why: &str,
+    ) -> Result<(Done, String), Failure> {
         let act = self.order.act;
         if !matches!(act, Act::Start | Act::Stop | Act::Restart) {
             return Err(Failure::Failed(format!(
@@ -69,11 +75,8 @@ impl Asking {
         }
         let now = self.view().await?;
         if !taken(act, before.as_ref(), &now) {
-            return Err(Failure::Failed(format!(
-                "{}: the {} was not done: uphold was replaced before it took it; ask again",
-                self.name,
-                act.as_str()
-            )));
+            let why = not_taken(self.crashed(asked_at).await);
+            return Err(Failure::Failed(format!("{}: the {} was not done: {why}", self.name, act.as_str())));
         }
         if !self.replaced.swap(true, Ordering::Relaxed) {
             self.out.complain("uphold was replaced meanwhile; going on with the one that is there now");
@@ -127,6 +130,17 @@ impl Asking {
         }
     }
 
+    /// Whether uphold has crashed since then; `None`: nobody says.
+    async fn crashed(&self, since: Wall) -> Option<bool> {
+        let answer = self.client.repeat(Method::GET, "/v1/events?unit=uphold").await.ok()?;
+        let mut crashed = false;
+        for line in answer.text.lines() {
+            let event: Event = serde_json::from_slice(line.as_bytes()).ok()?;
+            crashed |= event.reason == "Crashed" && event.last_at >= since;
+        }
+        Some(crashed)
+    }
+
     async fn view(&self) -> Result<View, Failure> {
         Ok(self.client.get::<View>(&format!("/v1/units/{}", self.name)).await?.0)
     }
@@ -142,6 +156,20 @@ fn taken(act: Act, before: Option<&View>, now: &View) -> bool {
             now.wanted == Wanted::Up && before.is_none_or(|before| facts(before) != facts(now))
         }
         Act::Reload | Act::Reset | Act::Signal | Act::Wait => false,
+    }
+}
+
+/// Why an act was not taken, and what would do. One that has crashed uphold must not be asked for again and again:
+/// three crashes within a minute leave no control API.
+fn not_taken(crashed: Option<bool>) -> &'static str {
+    match crashed {
+        Some(false) => "uphold was replaced before it took it; ask again",
+        Some(true) => {
+            "uphold crashed, and that may be why; see `uphold ctl events uphold` before you ask again"
+        }
+        None => {
+            "uphold was upgraded or crashed meanwhile; see `uphold ctl events uphold` before you ask again"
+        }
     }
 }
 

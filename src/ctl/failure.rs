@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::words;
+use super::{socket, words};
 use crate::api::Problem;
 
 /// The exit codes of `ctl` in the order of DESIGN section 6: of several outcomes, the first here is the
@@ -51,11 +51,7 @@ impl From<Code> for ExitCode {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// Nobody answers.
-    #[error(
-        "cannot reach uphold at {}: {why}; start it with `uphold run`, or name its socket with --socket or \
-         UPHOLD_SOCKET",
-        .path.display()
-    )]
+    #[error("cannot reach uphold at {}: {why}", .path.display())]
     NoDaemon {
         /// Where it was looked for.
         path: PathBuf,
@@ -106,8 +102,11 @@ impl Failure {
     pub(super) fn text(&self) -> Option<String> {
         match self {
             Failure::Gone => None,
-            Failure::NoDaemon { .. }
-            | Failure::Broken { .. }
+            // Looked up now: only what is said need know who is there.
+            Failure::NoDaemon { path, .. } => {
+                Some(words::clean_lines(&format!("{self}; {}", socket::advice(path))))
+            }
+            Failure::Broken { .. }
             | Failure::NotPermitted(_)
             | Failure::NoSuchUnit(_)
             | Failure::TimedOut(_)

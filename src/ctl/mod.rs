@@ -1,4 +1,5 @@
-//! The client: `uphold ctl`. It asks the API and renders; it never looks at the daemon's files.
+//! The client: `uphold ctl`. It asks the API and renders; of the daemon's files it looks at none but `lock`, and at
+//! that only where nobody answers.
 //!
 //! [`run`] finds the daemon's socket (`socket`), asks over it (`http`), again where uphold is replaced
 //! meanwhile (`patience`), and prints what came (`out`). Each command has a module of its own; what they print is made by pure functions of views and the time.

@@ -217,7 +217,7 @@ fn without_a_daemon_the_status_is_5_and_the_message_names_the_socket() {
     assert_eq!(format!("{:?}", run(args, None)), format!("{:?}", ExitCode::from(5)));
     let text = Failure::NoDaemon { path: path.clone(), why: "there is no socket".to_owned(), gone: true };
     assert_eq!(
-        text.to_string(),
+        text.text().unwrap(),
         format!(
             "cannot reach uphold at {}: there is no socket; start it with `uphold run`, or name its socket \
              with --socket or UPHOLD_SOCKET",

@@ -173,7 +173,7 @@ impl Daemon {
             Call::Load { update, dry_run } => self.load(update, dry_run, Some(reply)),
             Call::Shutdown => {
                 send(reply, Reply::Accepted);
-                self.shut_down(&format!("asked for by uid {}", peer.uid));
+                self.shut_down(&format!("asked for by uid {}", peer.uid), Input::Shutdown);
             }
             Call::Upgrade => self.upgrade(Some(reply)),
             Call::Version => send(
@@ -214,19 +214,46 @@ impl Daemon {
 
     /// Asks disk and log thread for what a view needs; [`Inward::Show`] follows.
     fn gather(&mut self, one: Option<Name>, reply: oneshot::Sender<Reply>) {
-        let (logs, inward) = (self.logs.clone(), self.inward.clone());
+        let inward = self.inward.clone();
+        let output = one.as_ref().map(|name| self.last_lines(name));
         let names: Vec<Name> = one.clone().map_or_else(|| self.engine.instances(), |name| vec![name]);
         let (look, begun) = self.looks.want(names);
         self.look(begun);
         task::detached(async move {
             // Without an answer in time, what is known from before is shown.
             drop(tokio::time::timeout(PATIENCE, look.ended()).await);
-            let output = match &one {
-                Some(name) => tokio::time::timeout(PATIENCE, logs.tail(name)).await.unwrap_or_default(),
+            let output = match output {
+                Some(output) => output.await,
                 None => Vec::new(),
             };
             drop(inward.send(Inward::Show { one, output, reply }));
         });
+    }
+
+    /// The last lines of the instance's last run: what is kept of them where log thread and disk do not answer in time.
+    fn last_lines(&self, instance: &Name) -> impl Future<Output = Vec<String>> + use<> {
+        let (logs, instance) = (self.logs.clone(), instance.clone());
+        // What has not run has said nothing, whatever stands in the file.
+        let begun = self.begun(&instance);
+        let keys = self.engine.unit(&instance).map(|unit| unit.logs.clone());
+        async move {
+            let tail = async {
+                match (begun, keys) {
+                    (Some(begun), Some(keys)) => logs.recall(of_run(&instance, keys, begun)).await,
+                    (None, _) | (_, None) => logs.tail(&instance).await,
+                }
+            };
+            match tokio::time::timeout(PATIENCE, tail).await {
+                Ok(lines) => lines,
+                Err(_) => logs.kept(&instance),
+            }
+        }
+    }
+
+    /// When the current or last run began.
+    fn begun(&self, instance: &Name) -> Option<Wall> {
+        let view = self.engine.view(host::now(), instance, Facts::default())?;
+        view.started_at.or_else(|| view.exits.iter().rev().find_map(|exit| exit.started_at))
     }
 
     /// Begins a look at the files of these units, if it is time for one; [`Inward::Looked`] follows.
@@ -472,11 +499,25 @@ impl Daemon {
         if done.result == DoneResult::Ok {
             return send(reply, Reply::Done(done));
         }
-        let logs = Arc::clone(&self.logs);
+        let output = self.last_lines(&done.name);
         task::detached(async move {
-            done.output = tokio::time::timeout(PATIENCE, logs.tail(&done.name)).await.unwrap_or_default();
+            done.output = output.await;
             send(reply, Reply::Done(done));
         });
+    }
+}
+
+/// What a run that began then has written.
+fn of_run(instance: &Name, logs: unit::Logs, begun: Wall) -> Query {
+    Query {
+        instance: instance.clone(),
+        logs,
+        lines: None,
+        since: Some(begun),
+        until: None,
+        follow: false,
+        positions: false,
+        after: None,
     }
 }
 

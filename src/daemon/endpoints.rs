@@ -23,6 +23,10 @@ const SHARE: u32 = 3;
 /// How long it rests before it tries again what could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// For so long it has to have gone well before a failure is said once more: on a full disk each file that goes makes
+/// room for another.
+const CALM: Duration = Duration::from_secs(60);
+
 /// What a file is to become; `None`: it goes.
 type Wish = Option<Box<Endpoints>>;
 
@@ -114,7 +118,7 @@ struct Writer {
 
 impl Writer {
     fn work(mut self) {
-        let mut failing = false;
+        let mut failed_at = None::<Instant>;
         let mut begun = self.begin().is_ok();
         while let Some(wishes) = self.next() {
             let began = Instant::now();
@@ -130,15 +134,14 @@ impl Writer {
                     left.insert(name, wish);
                 }
             }
-            match failed.first() {
-                Some(error) if !failing => tracing::warn!(
-                    "cannot write endpoints to {}: {error}; trying again every second",
-                    self.dir.display()
-                ),
-                Some(_) | None => {}
+            if let Some(error) = failed.first() {
+                if failed_at.is_none_or(|at| at.elapsed() > CALM) {
+                    let dir = self.dir.display();
+                    tracing::warn!("cannot write endpoints to {dir}: {error}; trying again every second");
+                }
+                failed_at = Some(Instant::now());
             }
-            failing = !failed.is_empty();
-            self.rest(left, if failing { AGAIN } else { PAUSE.max(began.elapsed() * SHARE) });
+            self.rest(left, if failed.is_empty() { PAUSE.max(began.elapsed() * SHARE) } else { AGAIN });
         }
         for name in std::mem::take(&mut self.written) {
             drop(fs::remove_file(self.path(&name)));

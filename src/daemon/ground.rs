@@ -19,7 +19,7 @@ use tokio::task::Id;
 use tokio::time::Instant;
 
 use super::listener::{self, listen};
-use super::places::{make_private, make_runtime};
+use super::places::{PlaceError, make_private, make_runtime};
 use super::{Daemon, lasting};
 use crate::control;
 use crate::failpoint;
@@ -153,6 +153,16 @@ fn is_gone(path: &Path, ours: Option<FileId>) -> bool {
     ours.is_some_and(|ours| !ours.is_at(path))
 }
 
+/// To name another directory would be the wrong way out: what runs would not be found there.
+fn cannot_make(error: PlaceError) -> String {
+    match error {
+        PlaceError::Io { path, error, .. } => {
+            format!("cannot make the directory {}: {error}", path.display())
+        }
+        PlaceError::Foreign { path, owner } => format!("{} is uid {owner}'s by now", path.display()),
+    }
+}
+
 /// Files of single streams, which the log thread removes at their ends.
 fn is_of_stream(name: &OsString) -> bool {
     [".out", ".err", ".part"].iter().any(|end| name.as_bytes().ends_with(end.as_bytes()))
@@ -226,12 +236,12 @@ impl Daemon {
     fn put_all_back(&mut self, runtime: &Path, back: &mut Vec<&'static str>) -> Result<Vec<String>, String> {
         let ground = &mut self.ground;
         if !runtime.is_dir() {
-            back.push("all");
+            back.push("the directory itself");
         }
-        make_runtime(runtime, host::uid()).map_err(|error| error.to_string())?;
+        make_runtime(runtime, host::uid()).map_err(cannot_make)?;
         let private = ground.private.clone();
         if private.is_some() {
-            make_private(runtime).map_err(|error| error.to_string())?;
+            make_private(runtime).map_err(cannot_make)?;
         }
         // What the next uphold needs comes before what this one does without.
         let mut wrong = Vec::new();

@@ -36,10 +36,10 @@ pub struct Inheritance {
     pub descriptors: Inherited,
     /// What a service manager has kept of what an uphold before had open.
     pub stored: Stored,
-    /// What there is to say.
-    pub complaint: Option<String>,
+    /// What there is to say, each with the reason of its event.
+    pub complaints: Vec<(&'static str, String)>,
     /// Pid and start of the uphold that has left the state, if that is another process.
-    before: Option<(u32, u64)>,
+    pub before: Option<(u32, u64)>,
     /// Held for as long as uphold runs; `None`: there is no runtime directory.
     pub lock: Option<Lock>,
 }
@@ -96,6 +96,10 @@ pub enum Refused {
     },
 }
 
+/// What becomes of processes that live and of which there is no state.
+const BESIDE: &str =
+    "nobody supervises them, and units start a second time beside them: stop these processes";
+
 impl Inheritance {
     /// Locks the runtime directory and reads what there is; what is of no use is set aside.
     pub fn find(places: &Places, mut descriptors: Inherited) -> Result<Inheritance, Refused> {
@@ -117,22 +121,30 @@ impl Inheritance {
     /// What there is in a place that is this uphold's.
     fn of(places: &Places, descriptors: Inherited) -> Result<Inheritance, Refused> {
         let private = places.private.as_deref();
+        let mut lack = None;
         if let (Some(private), true) = (private, host::goes_on()) {
-            let put_back = descriptors.salvage(private);
-            put_back.map_err(|error| Refused::Removed { private: private.to_owned(), error })?;
+            let put_back = descriptors.salvage(private, journal::FILE);
+            lack = put_back.map_err(|error| Refused::Removed { private: private.to_owned(), error })?;
         }
         let mut found = Inheritance::read(private, Inheritance::nothing(descriptors))?;
         if let (Some((pid, start)), Some(runtime)) = (found.before, &places.runtime) {
             host::wait_for_end(runtime, pid, start)?;
         }
         let descriptors = &mut found.descriptors;
-        found.stored = if found.same { descriptors.take_pipes() } else { descriptors.take_stored() };
+        if found.same {
+            let (stored, unmarked) = descriptors.take_pipes(private);
+            found.stored = stored;
+            lack = lack.or(unmarked);
+        } else {
+            found.stored = descriptors.take_stored();
+        }
+        found.complaints.extend(lack.map(|lack| ("RuntimeDirLost", lack)));
         match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,
             Err(error) => {
                 let lack =
                     format!("cannot keep a page for crashes: {error}; uphold survives none of its own");
-                found.complaint.get_or_insert(lack);
+                found.complaints.push(("CrashesNotKept", lack));
             }
         }
         Ok(found)
@@ -151,7 +163,7 @@ impl Inheritance {
             crashes: Crashes::default(),
             descriptors,
             stored: Stored::default(),
-            complaint: None,
+            complaints: Vec::new(),
             before: None,
             lock: None,
         }
@@ -165,7 +177,19 @@ impl Inheritance {
             return none.at_the_beginning();
         };
         Ok(match journal::read(&path, none.world.as_ref(), own, host::is_pid1()) {
-            Before::Nothing => none.at_the_beginning()?,
+            Before::Nothing => {
+                let mut none = none.at_the_beginning()?;
+                if let Some((private, pids)) =
+                    private.and_then(|private| Some((private, host::recorded_alive(private)?)))
+                {
+                    let text = format!(
+                        "there is no state in {}, and processes of an uphold before live ({pids}): {BESIDE}",
+                        private.display()
+                    );
+                    none.complaints.push(("StateLost", text));
+                }
+                none
+            }
             Before::State(found) => {
                 let (head, state) = *found;
                 let same = (head.pid, head.start) == own;
@@ -205,14 +229,18 @@ impl Inheritance {
     }
 
     /// What stands there is of no use, and goes out of the way.
-    fn without(self, private: Option<&Path>, why: &str) -> Inheritance {
+    fn without(mut self, private: Option<&Path>, why: &str) -> Inheritance {
         let place = match private.map(journal::set_aside) {
             Some(Ok(aside)) => format!("it is set aside as {}", aside.display()),
             Some(Err(error)) => format!("it cannot be set aside: {error}"),
             None => "it was in memory".to_owned(),
         };
-        let complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
-        Inheritance { complaint: Some(complaint), ..self }
+        let mut complaint = format!("the state of an uphold before is not taken over: {why}; {place}");
+        if let Some(pids) = private.and_then(host::recorded_alive) {
+            complaint.push_str(&format!("; processes of it live ({pids}): {BESIDE}"));
+        }
+        self.complaints.push(("StateNotTakenOver", complaint));
+        self
     }
 
     /// This image cannot begin, and tries again: all stays open for the next attempt.

@@ -170,6 +170,14 @@ pub fn path(private: &Path) -> PathBuf {
     private.join(FILE)
 }
 
+/// That the state cannot be recorded any more, or can be again.
+pub struct News {
+    /// The file, or that it is in memory.
+    pub place: PathBuf,
+    /// Why it cannot.
+    pub why: Option<String>,
+}
+
 /// The file that is written.
 pub struct Journal {
     /// In this directory, or in memory. `None`: nobody could tell later whose it is, so nothing is kept.
@@ -181,6 +189,8 @@ pub struct Journal {
     began: u64,
     /// The last attempt to write has failed: what is there lacks something.
     failing: bool,
+    /// That began or ended, which nobody has said yet.
+    news: Option<News>,
     due: Option<Instant>,
 }
 
@@ -188,8 +198,9 @@ impl Journal {
     /// Begins the file anew, with all of the state in it, in the version of its head.
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
-        let mut journal = Journal { place, file: None, length: 0, began: 0, failing: false, due: None };
-        // It was said, and is tried again.
+        let mut journal =
+            Journal { place, file: None, length: 0, began: 0, failing: false, news: None, due: None };
+        // It will be said, and is tried again.
         drop(journal.renew(engine));
         journal
     }
@@ -334,17 +345,18 @@ impl Journal {
         self.due = self.due.map(|_| Instant::now() + AGAIN);
     }
 
-    /// After each attempt. What fails is said once when it begins to, and once when it is over.
+    /// What is to be said, once: where it is written, and why it cannot be any more, if it cannot.
+    pub fn news(&mut self) -> Option<News> {
+        self.news.take()
+    }
+
+    /// After each attempt.
     fn settle(&mut self, recorded: io::Result<()>) -> io::Result<()> {
-        match &recorded {
-            Err(error) if !self.failing => {
-                tracing::error!(
-                    "cannot record the state: {error}; nothing is started until it can, for nobody would find \
-                     it again if uphold were killed"
-                );
-            }
-            Ok(()) if self.failing => tracing::info!("the state is recorded again"),
-            Ok(()) | Err(_) => {}
+        if recorded.is_err() != self.failing {
+            let why = recorded.as_ref().err().map(io::Error::to_string);
+            let private = self.place.as_ref().and_then(|(private, _)| private.as_deref());
+            let place = private.map_or_else(|| "in memory".into(), path);
+            self.news = Some(News { place, why });
         }
         self.failing = recorded.is_err();
         // What was answered for has to be on record, also if nothing else happens.
@@ -444,6 +456,24 @@ mod tests {
                 matches!(read(&path(dir.path()), Some(&head().world), (1, 1), false), Before::Strange(_));
             assert_eq!((strange, found(dir.path()).is_some()), (version != 1, version == 1));
         }
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_state_that_somebody_has_removed_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Engine::new(Settings::default());
+        let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
+        fs::remove_file(path(dir.path())).unwrap();
+        fs::write(path(dir.path()), "another's").unwrap();
+        assert!(!journal.is_whole());
+        say(&mut engine, "one");
+        // As long as it only grows, it goes on where nobody sees it.
+        journal.record(&mut engine).unwrap();
+        journal.write_in(2, &engine).unwrap_err();
+        assert!(journal.record(&mut engine).is_err());
+        assert_eq!(fs::read_to_string(path(dir.path())).unwrap(), "another's");
+        journal.renew(&engine).unwrap();
+        assert!(journal.is_whole() && !journal.failing);
     }
 
     #[test]

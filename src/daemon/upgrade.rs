@@ -292,18 +292,37 @@ impl Daemon {
     }
 
     /// Says what has led to this image.
-    pub(super) fn say_how_it_came(&mut self, before: &Inheritance) {
+    pub(super) fn say_how_it_came(&mut self, before: &mut Inheritance) {
+        for (reason, complaint) in before.complaints.drain(..) {
+            self.own_event(reason, true, complaint);
+        }
         if let Some(text) = &before.crashes.unsaid {
             self.own_event("Crashed", true, format!("uphold crashed and goes on: {text}"));
             host::crash_was_said();
         } else if before.same {
             let message = format!("uphold was upgraded and is {} now", env!("CARGO_PKG_VERSION"));
             self.own_event("Upgraded", false, message);
+        } else if let Some((pid, _)) = before.before {
+            let message = format!(
+                "uphold was started anew, for the one with pid {pid} has ended without a word; what lives of its services \
+                 was taken over"
+            );
+            self.own_event("TookOver", true, message);
         }
         if before.crashes.too_many {
-            let message = "uphold crashed three times within a minute: from here on it starts, stops and reaps, \
-                           without probes and without the control API, until it is started anew";
-            self.own_event("CrashLoop", true, message.to_owned());
+            let way_out = match &self.command {
+                None => format!(
+                    "; a minute after the last crash, `kill -USR2 {}` brings them back, and services run on",
+                    std::process::id()
+                ),
+                // Signals are COMMAND's.
+                Some(_) => String::new(),
+            };
+            let message = format!(
+                "uphold crashed three times within a minute: from here on it starts, stops and reaps, without probes and \
+                 without the control API{way_out}"
+            );
+            self.own_event("CrashLoop", true, message);
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) struct Ending {
     status: i32,
     /// Everything gets SIGKILL now.
     forced: bool,
+    /// The machine starts again after it.
+    #[serde(default)]
+    reboot: bool,
     /// When that happens by itself (`shutdown_timeout`).
     cap: Option<Mono>,
     stage: Stage,
@@ -42,13 +45,22 @@ enum Stage {
     Over,
 }
 
+impl Ending {
+    pub(super) fn reboots(&self) -> bool {
+        self.reboot
+    }
+}
+
 impl Engine {
-    /// A shutdown that was asked for; the second one kills.
-    pub(super) fn shut_down(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    /// A shutdown that was asked for; the second one kills. What is asked for last says whether the machine starts again.
+    pub(super) fn shut_down(&mut self, now: Time, effects: &mut Vec<Effect>, reboot: bool) {
         if self.ending.is_some() {
             self.force(now, effects);
         } else {
             self.begin_ending(now, effects, 0);
+        }
+        if let Some(ending) = &mut self.ending {
+            ending.reboot = reboot;
         }
     }
 
@@ -79,7 +91,7 @@ impl Engine {
             return;
         }
         let cap = self.settings.shutdown_timeout.map(|limit| now.mono + limit);
-        self.ending = Some(Ending { status, forced: false, cap, stage: Stage::Instances });
+        self.ending = Some(Ending { status, forced: false, reboot: false, cap, stage: Stage::Instances });
         for name in self.instances() {
             self.step(now, effects, &name, |instance, step| {
                 instance.ask_stop(step, Next::Inactive(Idle::ShuttingDown));

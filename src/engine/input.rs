@@ -141,6 +141,8 @@ pub enum Input {
     },
     /// Stop everything in order and end; the second one kills at once.
     Shutdown,
+    /// The same, and the machine starts again after it: Ctrl-Alt-Del.
+    Reboot,
     /// uphold itself got a signal in `init -- COMMAND`: it is COMMAND's.
     Forward(Signal),
     /// After [`Effect::Sweep`]: no child of uphold is left.
@@ -165,6 +167,7 @@ impl Input {
             Input::Command { .. } => "command",
             Input::Gone { .. } => "gone",
             Input::Shutdown => "shutdown",
+            Input::Reboot => "reboot",
             Input::Forward(_) => "forward",
             Input::Childless => "childless",
         }

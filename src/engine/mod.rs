@@ -163,10 +163,12 @@ impl Engine {
                 });
             }
             Input::Notice { instance, reason, warning, message } => {
-                let kind = if warning { EventKind::Warning } else { EventKind::Normal };
-                self.step(now, effects, &instance, |instance, step| {
-                    step.event(&instance.name, kind, reason, &message);
-                });
+                // It moves nobody: what is wrong with a unit can be said also where looking at it is what is wrong.
+                if self.instances.contains_key(&instance) {
+                    let kind = if warning { EventKind::Warning } else { EventKind::Normal };
+                    let event = self.events.record(now, &instance, kind, reason, &message);
+                    effects.push(Effect::Event(event));
+                }
             }
             Input::Own { reason, warning, message } => {
                 let kind = if warning { EventKind::Warning } else { EventKind::Normal };
@@ -179,7 +181,8 @@ impl Engine {
                 self.command(now, effects, verb, instances, timeout, wait, ticket);
             }
             Input::Gone { ticket } => drop(self.requests.remove(&ticket)),
-            Input::Shutdown => self.shut_down(now, effects),
+            Input::Shutdown => self.shut_down(now, effects, false),
+            Input::Reboot => self.shut_down(now, effects, true),
             Input::Forward(signal) => self.forward(now, effects, signal),
             Input::Childless => self.childless(effects),
         }
@@ -248,6 +251,11 @@ impl Engine {
     /// A shutdown has begun: nothing is started or loaded any more.
     pub fn shutting_down(&self) -> bool {
         self.ending.is_some()
+    }
+
+    /// The machine starts again after the shutdown.
+    pub fn reboots(&self) -> bool {
+        self.ending.as_ref().is_some_and(Ending::reboots)
     }
 
     /// The run of this instance that the host has or had last.

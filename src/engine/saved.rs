@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ending::Ending;
 use super::events::Events;
 use super::input::{Effect, Run};
-use super::instance::{Idle, Instance, Next, Phase, State, Waiting};
+use super::instance::{Idle, Instance, Next, Phase, State, Waiting, Why};
 use super::random::Random;
 use super::time::{Mono, Time};
 use super::view::{Event, Wanted};
@@ -227,7 +227,8 @@ impl Instance {
         match &mut self.state {
             State::Inactive(Idle::ShuttingDown) => self.enter(now, State::Waiting(Waiting::default())),
             State::Stopping(stopping) if stopping.next == Next::Inactive(Idle::ShuttingDown) => {
-                stopping.next = Next::Again;
+                // What had ended by itself is not what the shutdown has stopped.
+                stopping.next = if stopping.why == Why::Asked { Next::Again } else { Next::Policy };
             }
             // Its end was to be that of uphold, which is wanted again, and was started for it.
             State::Failed(_) | State::Completed if self.unit.on_end == OnEnd::Shutdown => {

@@ -242,14 +242,17 @@ impl Host {
     fn resume_leftovers(&self, wanted: &HashSet<Run>, stored: &mut Stored) {
         let dir = self.settings.private.as_deref();
         let files = dir.and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-        let fifos = files.filter_map(|entry| entry.file_name().to_str().and_then(fifo::named));
-        let all: Vec<_> = fifos.chain(stored.pipes()).collect();
-        for (instance, run, stream) in all {
-            if wanted.contains(&run) {
-                continue;
+        let mut all = stored.pipes();
+        all.retain(|(_, run, _)| !wanted.contains(run));
+        let passed = all.len();
+        for found in files.filter_map(|entry| entry.file_name().to_str().and_then(fifo::named)) {
+            if !wanted.contains(&found.1) && !all.iter().take(passed).any(|one| *one == found) {
+                all.push(found);
             }
-            let kept = stored.take(run, Part::of(stream));
-            let there = fifo::existing(dir, &stem(&instance, run), stream, kept, None);
+        }
+        for (instance, run, stream) in all {
+            let mut kept = stored.take(run, Part::of(stream));
+            let there = patiently(|| fifo::existing(dir, &stem(&instance, run), stream, &mut kept, None));
             if let Ok(Existing::There(captured) | Existing::Lost(captured)) = there {
                 let (output, deposits) = (vec![captured], Vec::new());
                 self.say(News::Resumed { instance, run, output, deposits });
@@ -320,7 +323,7 @@ impl Host {
         };
         let mut open = |stream| {
             let mut kept = stored.take(order.run, Part::of(stream));
-            patiently(|| fifo::existing(dir, stem, stream, kept.take(), lives))
+            patiently(|| fifo::existing(dir, stem, stream, &mut kept, lives))
         };
         let open = |stream| match open(stream) {
             Ok(Existing::There(captured)) => Some(captured),

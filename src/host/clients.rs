@@ -32,7 +32,7 @@ impl Inherited {
             getsockopt(stream, sockopt::ReuseAddr).is_ok_and(|unread| unread)
                 && stream.local_addr().is_ok_and(|local| local.as_pathname() == Some(path))
         };
-        self.take_all(|fd| {
+        self.take_all(|fd, _| {
             let stream = UnixStream::from(fd);
             if is_one(&stream) { Ok(stream) } else { Err(stream.into()) }
         })

@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -53,6 +53,8 @@ struct Page {
 static PAGE: OnceLock<&'static Page> = OnceLock::new();
 /// Where it lies.
 static PLACE: OnceLock<Place> = OnceLock::new();
+/// What lies there since somebody has removed the first one.
+static RENEWED: Mutex<Option<File>> = Mutex::new(None);
 /// Signals that somebody sent, and that are no fault, go there.
 static SENT: AtomicI32 = AtomicI32::new(-1);
 
@@ -125,6 +127,8 @@ pub fn renew_crashes(private: &Path) -> io::Result<()> {
         number.store(said, SeqCst);
     }
     page.count.store(count, SeqCst);
+    // Should it be removed once more, an image that follows finds it here.
+    *RENEWED.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     Ok(())
 }
 
@@ -163,6 +167,11 @@ pub fn handle_faults() -> io::Result<File> {
     std::mem::forget(write);
     install_handlers()?;
     Ok(read.into())
+}
+
+/// Reports a fault of the process that gets it, unless somebody has sent it.
+pub fn reports_fault(signal: Signal) -> bool {
+    FAULTS.contains(&signal.number())
 }
 
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
@@ -255,8 +264,11 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
         Errno::set_raw(errno);
         return;
     }
-    // SAFETY: as above; for a signal without one the bytes mean something else and are only shown.
-    let address = unsafe { info.si_addr() };
+    // SAFETY: as above; where the bytes mean something else they are not shown.
+    let address = unsafe { info.si_addr() }.addr();
+    // Only what the kernel says of these has one (sigaction(2)).
+    let has_address =
+        info.si_code > 0 && matches!(number, libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE);
     let name: &[u8] = match number {
         libc::SIGSEGV => b"SIGSEGV",
         libc::SIGBUS => b"SIGBUS",
@@ -268,14 +280,15 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
     };
     if let Some(page) = PAGE.get() {
         let digits = (0..16).rev().map(|digit| {
-            let nibble = address.addr() >> (digit * 4) & 0xf;
+            let nibble = address >> (digit * 4) & 0xf;
             b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
         });
         // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
         if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
             let _ = execute_self_alone();
         } else {
-            page.note(name.iter().copied().chain(b" at address 0x".iter().copied()).chain(digits));
+            let place = has_address.then(|| b" at address 0x".iter().copied().chain(digits));
+            page.note(name.iter().copied().chain(place.into_iter().flatten()));
             let _ = execute_self();
         }
     }

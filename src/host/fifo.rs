@@ -67,31 +67,31 @@ pub(super) enum Existing {
     Lost(Captured),
 }
 
-/// Opens what an uphold before has made, for reading. `kept`: its reading end, which was open since then.
-/// `process`: the main process, if it lives: where somebody has removed the FIFO, it has it still. An uphold
-/// that has seen that has left an empty file in its place ([`logs`](crate::logs)).
+/// Opens what an uphold before has made, for reading. `kept`: its reading end, which was open since then; an error
+/// leaves it there. `process`: the main process, if it lives: where somebody has removed the FIFO, it has it still.
+/// An uphold that has seen that has left an empty file in its place ([`mark`]).
 pub(super) fn existing(
     dir: Option<&Path>,
     stem: &str,
     stream: Stream,
-    kept: Option<OwnedFd>,
+    kept: &mut Option<OwnedFd>,
     process: Option<i32>,
 ) -> io::Result<Existing> {
     let path = dir.map(|dir| dir.join(name(stem, stream)));
     let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let left = match path.as_ref().map(open) {
         Some(Ok(pipe)) if pipe.metadata()?.file_type().is_fifo() => {
-            let kept = kept.is_some_and(|kept| is_same(&kept, &pipe));
+            let kept = kept.take().is_some_and(|kept| is_same(&kept, &pipe));
             return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path, kept }));
         }
         Some(Ok(_)) => true,
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Some(Err(_)) | None => false,
     };
-    let (was_kept, pipe) = match (kept, process, path.as_deref().and_then(Path::file_name)) {
-        (Some(kept), _, _) => {
-            super::sys::set_nonblocking(&kept)?;
-            (true, Some(kept))
+    let (was_kept, pipe) = match (&*kept, process, path.as_deref().and_then(Path::file_name)) {
+        (Some(pipe), _, _) => {
+            super::sys::set_nonblocking(pipe)?;
+            (true, kept.take())
         }
         (None, Some(process), Some(name)) => (false, through(process, name)?),
         (None, _, _) => (false, None),
@@ -119,6 +119,22 @@ fn through(process: i32, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+/// Tells a successor of a FIFO that somebody has removed, and that was not at its end: an empty file in its place.
+/// What lies there already stays.
+pub(super) fn mark(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// It is a FIFO, and open for reading only. Look first what /proc calls it: this looks at the file.
+pub(super) fn is_reading_end(fd: &OwnedFd) -> bool {
+    let mode = |flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
+    let reads = fcntl(fd, FcntlArg::F_GETFL).is_ok_and(|flags| mode(flags) == OFlag::O_RDONLY);
+    reads && fstat(fd).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO)
 }
 
 /// Both are ends of one pipe.

@@ -15,31 +15,59 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::memory::{self, name_of};
+use super::memory::{self, name_in};
 use super::pipes::Pipes;
 use super::store::{self, Stored};
-use super::{reexec, sys};
+use super::{fifo, reexec, sys};
 use crate::file_id::FileId;
 
 /// What was open when this image began.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    open: Vec<RawFd>,
+    open: Vec<Descriptor>,
     /// Files in memory.
     memory: HashMap<String, RawFd>,
+}
+
+/// One of these.
+#[derive(Debug)]
+struct Descriptor {
+    fd: RawFd,
+    /// What /proc calls it. To read that looks at no file, and it says what may be looked at: a file may lie where
+    /// nobody answers.
+    link: PathBuf,
+}
+
+impl Descriptor {
+    /// Of a file: where it lies, or lay before somebody removed it.
+    fn place(&self) -> Option<&Path> {
+        Some(place(&self.link)).filter(|place| place.is_absolute())
+    }
+}
+
+/// Without the kernel's word for a file that was removed.
+fn place(link: &Path) -> &Path {
+    let bytes = link.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
+}
+
+/// It lies in the private directory, or lay there: that may have been moved, or its file system unmounted.
+pub(super) fn lay_in(private: &Path, place: &Path) -> bool {
+    place.parent().and_then(Path::file_name) == private.file_name()
 }
 
 impl Inherited {
     /// Call it before anything else is opened.
     pub fn collect() -> Inherited {
-        let open = reexec::open_descriptors();
-        let memory = open.iter().filter_map(|fd| Some((name_of(*fd)?, *fd))).collect();
+        let descriptor = |fd| Descriptor { fd, link: fs::read_link(memory::own(fd)).unwrap_or_default() };
+        let open: Vec<Descriptor> = reexec::open_descriptors().into_iter().map(descriptor).collect();
+        let memory = open.iter().filter_map(|one| Some((name_in(one.fd, &one.link)?, one.fd))).collect();
         Inherited { open, memory }
     }
 
     /// All of them, by their numbers.
     pub fn numbers(&self) -> Vec<RawFd> {
-        self.open.clone()
+        self.open.iter().map(|one| one.fd).collect()
     }
 
     /// Where the file of this name in memory is; `None`: there is none.
@@ -61,19 +89,13 @@ impl Inherited {
 
     /// Those of files of this name: where this process finds each, and where it lies, or lay before somebody removed
     /// it.
-    pub(super) fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
-        self.files().filter(move |(_, path)| path.file_name() == Some(OsStr::new(name)))
+    pub(super) fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = (PathBuf, &Path)> {
+        self.files().filter(move |(_, place)| place.file_name() == Some(OsStr::new(name)))
     }
 
     /// The same of all that lie somewhere.
-    pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = (PathBuf, PathBuf)> {
-        self.open.iter().filter_map(|fd| {
-            let own = memory::own(*fd);
-            let link = fs::read_link(&own).ok()?;
-            let link = link.as_os_str().as_bytes();
-            let path = Path::new(OsStr::from_bytes(link.strip_suffix(b" (deleted)").unwrap_or(link)));
-            path.is_absolute().then(|| (own, path.to_owned()))
-        })
+    pub(super) fn files(&self) -> impl DoubleEndedIterator<Item = (PathBuf, &Path)> {
+        self.open.iter().filter_map(|one| Some((memory::own(one.fd), one.place()?)))
     }
 
     /// Those whose names begin so, each opened.
@@ -82,27 +104,46 @@ impl Inherited {
         names.filter_map(|name| Some((name.clone(), self.memory(name)?.ok()?))).collect()
     }
 
-    /// The reading ends of output that come out of no FIFO. Call it once.
-    pub fn take_pipes(&mut self) -> Stored {
-        let mut stored = Stored::default();
-        let Some(Ok(pipes)) = self.memory(super::pipes::FILE).map(|file| file.map(Pipes::of)) else {
-            return stored;
-        };
-        let found = self.take_all(|fd| match pipes.whose(fd.as_raw_fd()) {
-            Some(whose) => Ok((whose, fd)),
-            None => Err(fd),
+    /// The reading ends of output: those of FIFOs in the private directory, which somebody may have removed since or
+    /// remove yet, and those of pipes without a name. A mark tells of each FIFO that is gone (`fifo`). Gives what this
+    /// image has to do without, and why. Call it once.
+    pub fn take_pipes(&mut self, private: Option<&Path>) -> (Stored, Option<String>) {
+        let noted = self.memory(super::pipes::FILE).and_then(Result::ok).map(Pipes::of);
+        let found = self.take_all(|fd, link| {
+            let at = private.filter(|private| lay_in(private, place(link))).zip(place(link).file_name());
+            if let Some((private, name)) = at
+                && let Some(whose) = name.to_str().and_then(fifo::named)
+                && fifo::is_reading_end(&fd)
+            {
+                return Ok((whose, fd, Some(private.join(name))));
+            }
+            match noted.as_ref().and_then(|noted| noted.whose(fd.as_raw_fd(), link)) {
+                Some(whose) => Ok((whose, fd, None)),
+                None => Err(fd),
+            }
         });
-        for ((instance, run, stream), pipe) in found {
+        let (mut stored, mut lack) = (Stored::default(), None);
+        for ((instance, run, stream), pipe, path) in found {
+            if let Some(path) = path
+                && let Err(error) = fifo::mark(&path)
+            {
+                let (path, lines) = (path.display(), "should uphold be killed, lines may be lost");
+                lack = Some(format!(
+                    "somebody has removed {path}; it is read on, and {lines}: cannot leave a mark in its place: {error}"
+                ));
+            }
             stored.put_pipe(instance, run, stream, pipe);
         }
-        stored
+        (stored, lack)
     }
 
     /// The one that is this very file.
     pub(super) fn take_file(&mut self, path: &Path) -> Option<OwnedFd> {
         let wanted = FileId::behind(path)?;
-        let at = self.open.iter().position(|fd| FileId::behind(&memory::own(*fd)) == Some(wanted))?;
-        sys::inherited(self.open.remove(at))
+        let named = |one: &Descriptor| place(&one.link).file_name() == path.file_name();
+        let is_it = |one: &Descriptor| named(one) && FileId::behind(&memory::own(one.fd)) == Some(wanted);
+        let at = self.open.iter().position(is_it)?;
+        sys::inherited(self.open.remove(at).fd)
     }
 
     /// The socket that listens at this path, with those who wait to be let in.
@@ -111,7 +152,7 @@ impl Inherited {
             getsockopt(listener, sockopt::AcceptConn).is_ok_and(|listens| listens)
                 && listener.local_addr().is_ok_and(|local| local.as_pathname() == Some(path))
         };
-        let found = self.take_all(|fd| {
+        let found = self.take_all(|fd, _| {
             let listener = UnixListener::from(fd);
             if listens(&listener) { Ok(listener) } else { Err(listener.into()) }
         });
@@ -119,12 +160,16 @@ impl Inherited {
     }
 
     /// All that are what is looked for; what is given back stays.
-    pub(super) fn take_all<T>(&mut self, mut is_one: impl FnMut(OwnedFd) -> Result<T, OwnedFd>) -> Vec<T> {
+    pub(super) fn take_all<T>(
+        &mut self,
+        mut is_one: impl FnMut(OwnedFd, &Path) -> Result<T, OwnedFd>,
+    ) -> Vec<T> {
         let (mut found, mut rest) = (Vec::new(), Vec::new());
-        for fd in self.open.drain(..).filter_map(sys::inherited) {
-            match is_one(fd) {
-                Ok(one) => found.push(one),
-                Err(other) => rest.push(other.into_raw_fd()),
+        for Descriptor { fd, link } in self.open.drain(..) {
+            match sys::inherited(fd).map(|fd| is_one(fd, &link)) {
+                Some(Ok(one)) => found.push(one),
+                Some(Err(other)) => rest.push(Descriptor { fd: other.into_raw_fd(), link }),
+                None => {}
             }
         }
         self.open = rest;
@@ -138,8 +183,8 @@ impl Inherited {
         // An error says that the variables are not as they should be: then nothing is known of them.
         for (fd, name) in sd_notify::listen_fds_with_names().into_iter().flatten() {
             let Some(key) = store::parse(&name) else { continue };
-            let Some(at) = self.open.iter().position(|open| *open == fd) else { continue };
-            if let Some(fd) = sys::inherited(self.open.remove(at)) {
+            let Some(at) = self.open.iter().position(|open| open.fd == fd) else { continue };
+            if let Some(fd) = sys::inherited(self.open.remove(at).fd) {
                 stored.put(key, fd);
             }
         }
@@ -148,8 +193,87 @@ impl Inherited {
 
     /// Closes what nobody has taken.
     pub fn close(self) {
-        for fd in self.open {
-            drop(sys::inherited(fd));
+        for one in self.open {
+            drop(sys::inherited(one.fd));
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::host::store::Part;
+    use crate::host::{Stream, fifo};
+
+    /// These are open, and nobody else's.
+    pub(in super::super) fn inherited(files: impl IntoIterator<Item = File>) -> Inherited {
+        let descriptor = |file: File| {
+            let fd = file.into_raw_fd();
+            Descriptor { fd, link: fs::read_link(memory::own(fd)).unwrap() }
+        };
+        Inherited { open: files.into_iter().map(descriptor).collect(), memory: HashMap::new() }
+    }
+
+    #[test]
+    fn a_file_of_another_name_is_not_even_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let [lock, other] = ["lock", "stdout.log"].map(|name| dir.path().join(name));
+        let file = File::create(&lock).unwrap();
+        fs::hard_link(&lock, &other).unwrap();
+        let mut inherited = inherited([File::open(&other).unwrap(), file]);
+        assert!(inherited.take_file(&lock).is_some());
+        assert!(inherited.take_file(&lock).is_none());
+        inherited.close();
+    }
+
+    #[test]
+    fn only_reading_ends_of_fifos_of_the_private_directory_are_taken_and_each_stream_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let [private, elsewhere] = ["private", "elsewhere"].map(|name| dir.path().join(name));
+        let owner = (crate::host::uid(), 0);
+        let made = |place: &Path, stream| {
+            let _ = fs::create_dir(place);
+            fifo::make(place, "web.7", stream, owner).unwrap()
+        };
+        let (out, err) = (made(&private, Stream::Stdout), made(&private, Stream::Stderr));
+        let other = made(&elsewhere, Stream::Stdout);
+        let again = out.captured.pipe.try_clone().unwrap();
+        // The other still has its name.
+        fs::remove_file(private.join("web.7.out")).unwrap();
+        let all = [
+            out.captured.pipe,
+            out.child,
+            again,
+            err.captured.pipe,
+            err.child,
+            other.captured.pipe,
+            other.child,
+        ];
+        let mut inherited = inherited(all.map(File::from));
+        let (mut stored, lack) = inherited.take_pipes(Some(&private));
+        assert_eq!((lack, inherited.open.len()), (None, 4));
+        inherited.close();
+        let name = crate::unit::Name::new("web").unwrap();
+        let run = crate::engine::Run(7);
+        let mut pipes = stored.pipes();
+        pipes.sort_by_key(|(_, _, stream)| *stream == Stream::Stderr);
+        assert_eq!(pipes, [Stream::Stdout, Stream::Stderr].map(|stream| (name.clone(), run, stream)));
+        assert!(stored.take(run, Part::Out).is_some() && stored.take(run, Part::Err).is_some());
+        assert!(fs::symlink_metadata(private.join("web.7.out")).unwrap().is_file());
+        assert!(!fs::symlink_metadata(private.join("web.7.err")).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_fifo_that_nothing_can_tell_of_is_taken_all_the_same_and_that_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let private = dir.path().join("private");
+        fs::create_dir(&private).unwrap();
+        let pair = fifo::make(&private, "web.7", Stream::Stdout, (crate::host::uid(), 0)).unwrap();
+        fs::remove_dir_all(&private).unwrap();
+        let (stored, lack) = inherited([File::from(pair.captured.pipe)]).take_pipes(Some(&private));
+        assert_eq!(stored.runs().len(), 1);
+        assert!(
+            lack.is_some_and(|lack| lack.contains("web.7.out; it is read on, and should uphold be killed"))
+        );
     }
 }

@@ -13,6 +13,14 @@ pub fn left_alive(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -
     named(of_token(private, token, cgroups))
 }
 
+/// Processes that live and are on record in the private directory, or are of the same line of upholds as these: for who
+/// has no state beside the record. In words, as [`left_alive`].
+pub fn recorded_alive(private: &Path) -> Option<String> {
+    // Where none is on record, nothing has to be looked for.
+    slots::peek(private).first()?;
+    left_alive(Some(private), &slots::token(private)?, None)
+}
+
 /// Children of this process that live and carry the mark of a run: the image before has started them. In words, as
 /// [`left_alive`].
 pub fn own_alive() -> Option<String> {

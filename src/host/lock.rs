@@ -4,6 +4,7 @@
 //! It is a flock(2) on the file `lock`, close-on-exec. So a child between clone and exec holds it too: who has
 //! got the lock knows that every child that an uphold before has made is recorded, and is uphold no more.
 
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
@@ -21,6 +22,8 @@ use crate::unit::Signal;
 
 /// How long the children of a dead uphold may take to go once they got SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After so long one that is there still, and could only be in another pid namespace, is not about to end.
+const SETTLED: Duration = Duration::from_millis(500);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -45,13 +48,19 @@ impl Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// A living uphold has it.
-    #[error("cannot use {}: uphold with pid {} holds it; stop that one, or name another --runtime-dir",
-        dir.display(), pid.map_or("unknown".to_owned(), |pid| pid.to_string()))]
+    #[error(
+        "cannot use {}: uphold with pid {} holds it{}; `uphold ctl upgrade` replaces it in place, stopping it stops its \
+         services, or name another --runtime-dir", dir.display(),
+        pid.map_or("unknown".to_owned(), |pid| pid.to_string()),
+        if *elsewhere { ", in another pid namespace" } else { "" }
+    )]
     Held {
         /// The runtime directory.
         dir: PathBuf,
-        /// As it wrote it into the file, in its own pid namespace.
+        /// As it is seen from here.
         pid: Option<u32>,
+        /// It is in another pid namespace.
+        elsewhere: bool,
     },
     /// A dead uphold had it, and what it was about to start has it still.
     #[error(
@@ -90,7 +99,8 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     let path = dir.join("lock");
     let io = |error| LockError::Io { path: path.clone(), error };
     let mut file = open(&path).map_err(io)?;
-    let until = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let mut looked = false;
     let private = dir.join("private");
     let mut unborn = Vec::new();
     let mut locked = loop {
@@ -108,9 +118,16 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
             continue;
         }
         if holder.lives() {
-            return Err(LockError::Held { dir: dir.to_owned(), pid: holder.pid });
+            return Err(held(dir, holder.pid));
         }
-        if Instant::now() >= until {
+        if begun.elapsed() >= SETTLED && !std::mem::replace(&mut looked, true) {
+            // That the pid in the file is nobody's here says nothing of another pid namespace.
+            let living = keepers(&file).into_iter().find(|(_, unborn)| !unborn);
+            if let Some((pid, _)) = living {
+                return Err(held_by(dir, pid));
+            }
+        }
+        if begun.elapsed() >= PATIENCE {
             return Err(kept_out(dir, &file));
         }
         unborn.extend(slots::peek(&private).into_iter().filter(|record| end_unborn(record, &file)));
@@ -140,9 +157,7 @@ pub fn lock_again(dir: &Path) -> Result<Lock, LockError> {
             sign(&mut locked);
             Ok(Lock(locked))
         }
-        Err((mut held, nix::errno::Errno::EWOULDBLOCK)) => {
-            Err(LockError::Held { dir: dir.to_owned(), pid: Holder::read(&mut held).pid })
-        }
+        Err((mut held, nix::errno::Errno::EWOULDBLOCK)) => Err(self::held(dir, Holder::read(&mut held).pid)),
         Err((_, errno)) => Err(io(errno.into())),
     }
 }
@@ -170,31 +185,75 @@ pub fn wait_for_end(dir: &Path, pid: u32, start: u64) -> Result<(), LockError> {
     let until = Instant::now() + PATIENCE;
     while before.lives() {
         if Instant::now() >= until {
-            return Err(LockError::Held { dir: dir.to_owned(), pid: Some(pid) });
+            return Err(held(dir, Some(pid)));
         }
         std::thread::sleep(LOOK);
     }
     Ok(())
 }
 
-/// Who keeps a lock that a dead uphold has left.
+/// A living uphold has it, as the file says.
+fn held(dir: &Path, pid: Option<u32>) -> LockError {
+    LockError::Held { dir: dir.to_owned(), pid, elsewhere: false }
+}
+
+/// A living uphold has it, as /proc says.
+fn held_by(dir: &Path, pid: i32) -> LockError {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let (own, theirs) = (namespace("self"), namespace(&pid.to_string()));
+    let elsewhere = own.is_some() && theirs.is_some() && own != theirs;
+    LockError::Held { dir: dir.to_owned(), pid: u32::try_from(pid).ok(), elsewhere }
+}
+
+/// Who keeps a lock, though who wrote the file is gone.
 fn kept_out(dir: &Path, lock: &File) -> LockError {
+    let keepers = keepers(lock);
+    // A child that has executed nothing is of an uphold that lives, if there is one.
+    match keepers.iter().find(|(_, unborn)| !unborn) {
+        Some((pid, _)) => held_by(dir, *pid),
+        None if keepers.is_empty() => held(dir, None),
+        None => {
+            LockError::Unborn { dir: dir.to_owned(), pids: keepers.into_iter().map(|(pid, _)| pid).collect() }
+        }
+    }
+}
+
+/// Those that have this lock, and whether they have executed nothing yet. Who has executed something, and has it, is a
+/// living uphold: it is close-on-exec.
+fn keepers(lock: &File) -> Vec<(i32, bool)> {
     let own = std::process::id().cast_signed();
-    let living = kin::snapshot().unwrap_or_default().into_iter().map(|proc| proc.pid);
-    let pids: Vec<i32> = living.filter(|pid| *pid != own && has_open(*pid, lock)).collect();
-    let dir = dir.to_owned();
-    if pids.is_empty() { LockError::Held { dir, pid: None } } else { LockError::Unborn { dir, pids } }
+    let procs =
+        kin::snapshot().unwrap_or_default().into_iter().filter(|proc| proc.pid != own && !proc.zombie);
+    let keeps = |proc: &kin::Proc| {
+        if proc.unborn { has_open(proc.pid, lock) } else { has_locked(proc.pid, lock) }
+    };
+    procs.filter(keeps).map(|proc| (proc.pid, proc.unborn)).collect()
 }
 
 /// The process has this lock file open. What else it has open is not looked at: that may lie where nobody answers.
 fn has_open(pid: i32, lock: &File) -> bool {
+    descriptors(pid, lock).next().is_some()
+}
+
+/// It has it locked, too: others open it only to see who has it (proc_pid_fdinfo(5)).
+fn has_locked(pid: i32, lock: &File) -> bool {
+    let locked = |descriptor: OsString| {
+        let path = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(descriptor);
+        fs::read_to_string(path).is_ok_and(|text| text.contains("FLOCK"))
+    };
+    descriptors(pid, lock).any(locked)
+}
+
+/// The descriptors, by number, that a process has of this file.
+fn descriptors(pid: i32, lock: &File) -> impl Iterator<Item = OsString> {
     let wanted = FileId::of(lock);
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let mut named = entries.map(|entry| entry.path()).filter(|path| {
-        let link = fs::read_link(path).unwrap_or_default();
+    let named = entries.filter(|entry| {
+        let link = fs::read_link(entry.path()).unwrap_or_default();
         link.file_name().is_some_and(|name| name == "lock" || name == "lock (deleted)")
     });
-    wanted.is_some() && named.any(|path| FileId::behind(&path) == wanted)
+    let same = named.filter(move |entry| wanted.is_some() && FileId::behind(&entry.path()) == wanted);
+    same.map(|entry| entry.file_name())
 }
 
 /// Ends a recorded child that has executed nothing and has this lock from the uphold that made it; whether it was
@@ -268,11 +327,47 @@ mod tests {
         let nobody = open(&dir.path().join("lock")).unwrap();
         let said = |lock: &File| kept_out(dir.path(), lock).to_string();
         assert!(said(&nobody).contains("uphold with pid unknown holds it"), "{}", said(&nobody));
+        // Who only looks at it does not keep it.
+        let mut looks = std::process::Command::new("sleep")
+            .arg("600")
+            .stdout(nobody.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let by_nobody = said(&nobody);
+        looks.kill().unwrap();
+        looks.wait().unwrap();
+        assert!(by_nobody.contains("uphold with pid unknown holds it; "), "{by_nobody}");
         let child = unborn();
         let text = said(&nobody);
         let _ = sys::kill(child, Signal::KILL);
         sys::wait(sys::Child::Pid(child), false, true).unwrap();
         assert!(text.contains(&format!("not even SIGKILL ends it (pid {child}): see whether")), "{text}");
+    }
+
+    #[test]
+    fn who_has_executed_something_and_has_the_lock_is_a_living_uphold_wherever_its_pid_is_from() {
+        let _alone = super::super::tests::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
+        lock.0.rewind().unwrap();
+        // As from another pid namespace: nobody here has that pid.
+        lock.0.write_all(b"4194305 1\n").unwrap();
+        let mut uphold = std::process::Command::new("sleep")
+            .arg("600")
+            .stdout(lock.0.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let descriptor = lock.0.as_raw_fd();
+        std::mem::forget(lock);
+        nix::unistd::close(descriptor).unwrap();
+        let begun = Instant::now();
+        let refused = lock_runtime_dir(dir.path(), &mut Inherited::default());
+        let waited = begun.elapsed();
+        uphold.kill().unwrap();
+        uphold.wait().unwrap();
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains(&format!("uphold with pid {} holds it; ", uphold.id())), "{text}");
+        assert!(waited < PATIENCE, "{waited:?}");
     }
 
     /// A child that executes nothing and has open what this process has.

@@ -19,6 +19,8 @@ use super::sys;
 
 /// Before the name, so that no other file in memory is taken for one of these.
 const OURS: &str = "uphold:";
+/// The file of the notes of the log pump.
+pub(super) const NOTES: &str = "pump";
 /// A file with this mode counts; one that is being made has another.
 const COUNTS: u32 = 0o600;
 
@@ -50,10 +52,13 @@ pub fn path_of(file: &File) -> PathBuf {
 
 /// What a descriptor is called, if it is of a file in memory that counts.
 pub(super) fn name_of(fd: RawFd) -> Option<String> {
-    let path = own(fd);
-    let link = std::fs::read_link(&path).ok()?;
+    name_in(fd, &std::fs::read_link(own(fd)).ok()?)
+}
+
+/// The same where it is known what /proc calls it.
+pub(super) fn name_in(fd: RawFd, link: &Path) -> Option<String> {
     let name = link.to_str()?.strip_prefix("/memfd:")?.strip_prefix(OURS)?.strip_suffix(" (deleted)")?;
-    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let mode = std::fs::metadata(own(fd)).ok()?.permissions().mode();
     (mode & 0o777 == COUNTS).then(|| name.to_owned())
 }
 
@@ -92,7 +97,7 @@ impl Inherited {
     /// The notes of the log pump, so many bytes: handed on, in the directory, or in memory. An error beside them says
     /// why they are in memory although there is a directory.
     pub fn notes(&self, dir: Option<&Path>, size: usize) -> io::Result<(Mapped, Option<io::Error>)> {
-        self.lasting(dir, "pump", |file| Mapped::new(file, size))
+        self.lasting(dir, NOTES, |file| Mapped::new(file, size))
     }
 }
 

@@ -70,12 +70,12 @@ use tokio::sync::mpsc;
 pub use clients::{mark_read, mark_unread};
 pub use crash::{
     CRASHES, Crashes, act, catch_crashes, crash_was_said, forgive, handle_faults, is_poison, renew_crashes,
-    taking,
+    reports_fault, taking,
 };
 pub use fifo::is_refused;
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
-pub use left::{left_alive, own_alive};
+pub use left::{left_alive, own_alive, recorded_alive};
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;

@@ -10,7 +10,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::inherited::Inherited;
@@ -55,15 +56,15 @@ impl Pipes {
         self.file.write_all_at(&entry, place(pipe.as_raw_fd()))
     }
 
-    /// Whose output comes out of this descriptor.
-    pub(super) fn whose(&self, fd: RawFd) -> Option<(Name, Run, Stream)> {
+    /// Whose output comes out of this descriptor, which /proc calls so: that has the inode. The number may be that of
+    /// a file by now, which nobody looks at here.
+    pub(super) fn whose(&self, fd: RawFd, link: &Path) -> Option<(Name, Run, Stream)> {
         let mut entry = [0; ENTRY];
         self.file.read_exact_at(&mut entry, place(fd)).ok()?;
         let (numbers, _) = entry[..NAME].as_chunks();
         let [inode, length] = <[[u8; 8]; 2]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
         let name = entry[NAME..].get(..usize::try_from(length).ok()?)?;
-        let found = fs::metadata(memory::own(fd)).ok()?;
-        let same = found.file_type().is_fifo() && found.ino() == inode;
+        let same = link.to_str()? == format!("pipe:[{inode}]");
         fifo::named(std::str::from_utf8(name).ok()?).filter(|_| same)
     }
 }
@@ -82,14 +83,20 @@ mod tests {
         let (reader, _writer) = io::pipe().unwrap();
         let (other, _its_writer) = io::pipe().unwrap();
         let (reader, other) = (OwnedFd::from(reader), OwnedFd::from(other));
-        assert_eq!(pipes.whose(reader.as_raw_fd()), None);
+        let whose = |fd: &OwnedFd| {
+            let fd = fd.as_raw_fd();
+            pipes.whose(fd, &fs::read_link(memory::own(fd)).unwrap())
+        };
+        assert_eq!(whose(&reader), None);
         let name = format!("{}.{}.err", "w".repeat(64), u64::MAX);
         pipes.note(&reader, &name).unwrap();
         let owner = Name::new(&"w".repeat(64)).unwrap();
-        assert_eq!(pipes.whose(reader.as_raw_fd()), Some((owner, Run(u64::MAX), Stream::Stderr)));
+        assert_eq!(whose(&reader), Some((owner, Run(u64::MAX), Stream::Stderr)));
         let entry = fs::read(memory::path_of(&pipes.file)).unwrap();
         let at = usize::try_from(place(reader.as_raw_fd())).unwrap();
         pipes.file.write_all_at(&entry[at..][..ENTRY], place(other.as_raw_fd())).unwrap();
-        assert_eq!(pipes.whose(other.as_raw_fd()), None);
+        assert_eq!(whose(&other), None);
+        // Nothing is looked at but what it is called.
+        assert_eq!(pipes.whose(reader.as_raw_fd(), Path::new("/log/web/stdout.log")), None);
     }
 }

@@ -32,7 +32,7 @@ const MOST: usize = 1 << 20;
 const MAGIC: u64 = u64::from_le_bytes(*b"upholds1");
 
 /// Its name.
-const FILE: &str = "runs";
+pub(super) const FILE: &str = "runs";
 
 /// One run.
 #[derive(Debug)]
@@ -107,6 +107,14 @@ fn glimpse(slot: &Bytes) -> Record {
         uid: half(std::mem::offset_of!(Slot, uid)),
         exit: None,
     }
+}
+
+/// The token of the slots in a private directory, as text; `None`: there are none.
+pub(super) fn token(private: &Path) -> Option<String> {
+    let mut header = [0; size_of::<Slot>()];
+    File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
+    let Record { run, start, .. } = glimpse(&header);
+    (run.0 == MAGIC).then(|| format!("{start:016x}"))
 }
 
 /// The slots in a private directory are of this token, for all that can be known.

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
-use super::{Captured, Host, Stream};
+use super::{Captured, Host, Stream, reexec};
 use crate::engine::Run;
 use crate::unit::Name;
 
@@ -69,11 +69,11 @@ pub struct Deposit {
 }
 
 /// What was held open since an uphold before: by the manager, which has these still and only lends them, or by
-/// the image before, if they are pipes without a name.
+/// the image before.
 #[derive(Debug, Default)]
 pub struct Stored {
     kept: HashMap<(Run, Part), OwnedFd>,
-    /// Whose the pipes without a name are.
+    /// Whose those of the image before are.
     pipes: Vec<(Name, Run, Stream)>,
 }
 
@@ -83,11 +83,13 @@ impl Stored {
     }
 
     pub(super) fn put_pipe(&mut self, instance: Name, run: Run, stream: Stream, pipe: OwnedFd) {
-        self.put((run, Part::of(stream)), pipe);
-        self.pipes.push((instance, run, stream));
+        // One that was on its way to the manager is there twice.
+        if self.kept.insert((run, Part::of(stream)), pipe).is_none() {
+            self.pipes.push((instance, run, stream));
+        }
     }
 
-    /// Whose the pipes without a name are.
+    /// Whose those of the image before are.
     pub(super) fn pipes(&mut self) -> Vec<(Name, Run, Stream)> {
         std::mem::take(&mut self.pipes)
     }
@@ -110,7 +112,8 @@ impl Stored {
 }
 
 impl Host {
-    /// What of a run goes to the manager's store: of its output what was not there before, and this pidfd.
+    /// What of a run goes to the manager's store: of its output what was not there before, and this pidfd. An image
+    /// after the first gives all again: what the one before gave has been taken from it.
     /// What cannot be had for want of descriptors is not kept.
     pub(super) fn deposits(
         &self,
@@ -121,7 +124,8 @@ impl Host {
         if !self.settings.deposits {
             return Vec::new();
         }
-        let streams = output.iter().filter(|captured| !captured.kept).filter_map(|captured| {
+        let is_new = |captured: &&Captured| !captured.kept || reexec::goes_on();
+        let streams = output.iter().filter(is_new).filter_map(|captured| {
             let fd = captured.pipe.try_clone().ok()?;
             Some(Deposit { name: name(run, Part::of(captured.stream)), fd })
         });

@@ -10,7 +10,7 @@ use crate::engine::Run;
 use crate::unit::Name;
 
 /// So many lines are kept.
-const LINES: usize = 10;
+pub(super) const LINES: usize = 10;
 /// So many bytes of each, and none longer is shown.
 const BYTES: usize = 512;
 
@@ -21,6 +21,8 @@ pub(super) struct Kept(Mutex<BTreeMap<Name, Last>>);
 #[derive(Debug, Default)]
 struct Last {
     run: Run,
+    /// What it said before this image began is not here.
+    partial: bool,
     /// Stderr is a stream of its own.
     apart: bool,
     lines: VecDeque<Vec<u8>>,
@@ -35,14 +37,16 @@ impl Kept {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run begins (or its second stream does): what an earlier one said is forgotten.
-    pub(super) fn begin(&self, instance: &Name, run: Run, apart: bool) {
+    /// A run begins (or its second stream does): what an earlier one said is forgotten. `anew`: it has said nothing
+    /// yet.
+    pub(super) fn begin(&self, instance: &Name, run: Run, apart: bool, anew: bool) {
         let mut all = self.lock();
         let last = all.entry(instance.clone()).or_default();
         if last.run < run {
             *last = Last { run, ..Last::default() };
         }
         last.apart |= apart;
+        last.partial |= !anew;
     }
 
     pub(super) fn forget(&self, instance: &Name) {
@@ -85,14 +89,28 @@ impl Kept {
         if unfinished.is_empty() { finished.map(|line| shown(line)) } else { Some(shown(unfinished)) }
     }
 
+    /// Its file may have more of the last lines than are here.
+    pub(super) fn is_partial(&self, instance: &Name) -> bool {
+        let all = self.lock();
+        all.get(&**instance).is_none_or(|last| last.partial && last.lines.len() < LINES)
+    }
+
     /// The last lines of both streams in the order of reading; what stands unfinished comes last.
     pub(super) fn tail(&self, instance: &Name) -> Vec<String> {
-        let all = self.lock();
-        let Some(last) = all.get(&**instance) else { return Vec::new() };
-        let unfinished = last.unfinished.iter().filter(|line| !line.is_empty());
-        let lines: Vec<String> = last.lines.iter().chain(unfinished).map(|line| shown(line)).collect();
+        self.tail_behind(instance, Vec::new())
+    }
+
+    /// The same with these finished lines, as they stand in a file, unless there are none.
+    pub(super) fn tail_behind(&self, instance: &Name, mut lines: Vec<String>) -> Vec<String> {
+        if let Some(last) = self.lock().get(&**instance) {
+            let kept = last.lines.iter().filter(|_| lines.is_empty());
+            let unfinished = last.unfinished.iter().filter(|line| !line.is_empty());
+            let here: Vec<String> = kept.chain(unfinished).map(|line| shown(line)).collect();
+            lines.extend(here);
+        }
         let surplus = lines.len().saturating_sub(LINES);
-        lines.into_iter().skip(surplus).collect()
+        lines.drain(..surplus);
+        lines
     }
 }
 
@@ -103,7 +121,7 @@ fn refill(room: &mut Vec<u8>, text: &[u8]) {
 
 /// A line as it may be shown on a terminal: nothing in it moves the cursor, changes colours or turns the
 /// direction of writing; at most 512 bytes.
-fn shown(line: &[u8]) -> String {
+pub(super) fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut out = String::with_capacity(text.len());
     for character in text.strip_suffix('\r').unwrap_or(&text).chars() {
@@ -146,14 +164,14 @@ mod tests {
     #[test]
     fn the_last_ten_lines_of_the_last_run_are_kept() {
         let kept = Kept::default();
-        kept.begin(&name(), Run(1), false);
+        kept.begin(&name(), Run(1), false, true);
         let batch: String = (0..25).map(|i| format!("> {i}\n")).collect();
         kept.add(&name(), Run(1), false, batch.as_bytes(), 2, b"unfin");
         assert_eq!(kept.last_line(&name()).as_deref(), Some("unfin"));
         assert_eq!((kept.tail(&name()).len(), &*kept.tail(&name())[0]), (10, "16"));
         kept.add(&name(), Run(1), false, b"> \n", 2, b"");
         assert_eq!(kept.last_line(&name()).as_deref(), Some(""));
-        kept.begin(&name(), Run(2), false);
+        kept.begin(&name(), Run(2), false, true);
         kept.add(&name(), Run(1), false, b"> late\n", 2, b"");
         assert_eq!(kept.tail(&name()), Vec::<String>::new());
         kept.forget(&name());
@@ -162,9 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_run_said_before_this_image_began_is_not_here_until_ten_lines_have_come() {
+        let kept = Kept::default();
+        assert!(kept.is_partial(&name()));
+        kept.begin(&name(), Run(1), false, false);
+        kept.add(&name(), Run(1), false, b"1\n2\n3\n4\n5\n6\n7\n8\n9\n", 0, b"");
+        assert!(kept.is_partial(&name()));
+        kept.add(&name(), Run(1), false, b"10\n", 0, b"");
+        assert!(!kept.is_partial(&name()));
+        kept.begin(&name(), Run(2), false, true);
+        assert!(!kept.is_partial(&name()));
+    }
+
+    #[test]
     fn stderr_that_is_apart_has_the_last_word() {
         let kept = Kept::default();
-        kept.begin(&name(), Run(1), true);
+        kept.begin(&name(), Run(1), true, true);
         kept.add(&name(), Run(1), true, b"bad\n", 0, b"");
         kept.add(&name(), Run(1), false, b"fine\n", 0, b"");
         assert_eq!(kept.last_line(&name()).as_deref(), Some("bad"));

@@ -62,7 +62,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::engine::{Run, Wall};
@@ -185,6 +185,8 @@ pub struct Line {
     pub position: Option<String>,
 }
 
+/// So many may read last lines from files at a time: on a disk that does not answer, none of them ends.
+const RECALLS: usize = 4;
 /// Lines that wait for who reads a log.
 const ANSWER: usize = 256;
 
@@ -223,6 +225,8 @@ pub struct Logs {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
     commands: mpsc::UnboundedSender<Command>,
+    /// For threads that read last lines from files.
+    recalls: Arc<Semaphore>,
 }
 
 impl Logs {
@@ -252,7 +256,8 @@ impl Logs {
             Console::new(stderr, "uphold's own stderr", notices.clone(), gate),
         ];
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands };
+        let recalls = Arc::new(Semaphore::new(RECALLS));
+        let logs = Logs { settings: settings.clone(), shared: shared.clone(), commands, recalls };
         thread::Builder::new().name("logs".to_owned()).spawn(move || {
             let pump = pump::Pump::new(settings, shared, notices, consoles, lasting);
             runtime.block_on(wait::run(pump, orders));
@@ -262,7 +267,8 @@ impl Logs {
 
     /// Reads this stream from now on, to its end.
     pub fn open(&self, source: Source) {
-        self.shared.kept.begin(&source.instance, source.run, source.stderr);
+        let anew = source.begins == Begins::Anew;
+        self.shared.kept.begin(&source.instance, source.run, source.stderr, anew);
         self.order(Command::Open(source));
     }
 
@@ -302,10 +308,41 @@ impl Logs {
         self.shared.kept.tail(instance)
     }
 
+    /// The same, but what the run has said before this image began is read from its file, where it has one; `query` says
+    /// since when it runs. What uphold has said there is left out, unless there is nothing else. May take as long as the
+    /// disk does.
+    pub async fn recall(&self, query: Query) -> Vec<String> {
+        let kept = self.tail(&query.instance).await;
+        if !self.shared.kept.is_partial(&query.instance) {
+            return kept;
+        }
+        // Nobody closes it.
+        let Ok(permit) = self.recalls.clone().acquire_owned().await else { return kept };
+        let mut read = self.read_with(Query { lines: Some(2 * kept::LINES), ..query.clone() }, Some(permit));
+        let (mut lines, mut own) = (Vec::new(), Vec::new());
+        while let Some(item) = read.recv().await {
+            let Item::Line(Line { line, .. }) = item else { continue };
+            let said = if line.starts_with("uphold: ") { &mut own } else { &mut lines };
+            said.push(kept::shown(line.as_bytes()));
+        }
+        let written = if lines.is_empty() && kept.is_empty() { own } else { lines };
+        self.shared.kept.tail_behind(&query.instance, written)
+    }
+
+    /// What is kept now of the last lines, without waiting for anything.
+    pub fn kept(&self, instance: &Name) -> Vec<String> {
+        self.shared.kept.tail(instance)
+    }
+
     /// Reads a log. The channel ends with the log's end, or with the receiver. Output that goes to no file
     /// is answered with the lines that are kept of it, and cannot be followed. A line without a stamp counts
     /// as read with the one before.
     pub fn read(&self, query: Query) -> mpsc::Receiver<Item> {
+        self.read_with(query, None)
+    }
+
+    /// The permit lasts as long as the thread.
+    fn read_with(&self, query: Query, permit: Option<OwnedSemaphorePermit>) -> mpsc::Receiver<Item> {
         let (lines, answer) = mpsc::channel(ANSWER);
         let (settings, shared, commands) =
             (self.settings.clone(), self.shared.clone(), self.commands.downgrade());
@@ -317,6 +354,7 @@ impl Logs {
             // Who follows must not keep alive what it waits for.
             drop(shared);
             reader.run(lines).await;
+            drop(permit);
         };
         let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || {
             match Builder::new_current_thread().build() {

@@ -172,8 +172,8 @@ impl Pump {
         Some((self.next, pipe))
     }
 
-    /// Somebody has removed these from the directory of FIFOs, or what is there to be looked for (`None`). A
-    /// FIFO cannot be given its name back. It is read on, and an empty file in its place tells a successor that
+    /// Somebody has removed these from the directory of FIFOs, or all of it is to be looked at, which is this uphold's
+    /// (`None`). A FIFO cannot be given its name back. It is read on, and an empty file in its place tells a successor that
     /// it was not at its end. `region`: what takes the place of the one of before.
     pub(super) fn put_back(&mut self, region: Option<Box<dyn Region>>, gone: Option<&BTreeSet<OsString>>) {
         if let Some(region) = region {
@@ -186,7 +186,9 @@ impl Pump {
             if gone.is_some_and(|gone| !gone.contains(fifo) && !gone.contains::<OsString>(&part())) {
                 continue;
             }
-            if let Ok(false) = path.try_exists() {
+            // What lies there of an uphold that had the directory meanwhile is of nobody's any more.
+            let anothers = gone.is_none() && is_anothers(path, stream.lay) && remove_file(path);
+            if anothers || matches!(path.try_exists(), Ok(false)) {
                 let made = File::options().write(true).create_new(true).mode(0o600).open(path);
                 let message = match made {
                     // It was said of all of the directory.
@@ -473,8 +475,9 @@ impl Pump {
 
 /// A FIFO of that name, and not this one: of another uphold, which has come since somebody removed the directory.
 fn is_anothers(path: &Path, lay: Option<FileId>) -> bool {
+    // Where a mark lay, ours was gone by then.
     let there = fifo_at(path);
-    there.is_some() && lay.is_some() && there != lay
+    there.is_some() && there != lay
 }
 
 /// A FIFO that lies at this path.

@@ -149,6 +149,30 @@ async fn the_end_of_a_stream_removes_its_fifo_and_tells_that_from_what_somebody_
     assert_eq!(bench.logs.not_own(names()), names());
 }
 
+#[tokio::test]
+async fn the_end_of_a_stream_leaves_the_fifo_of_another_uphold_in_the_place_of_its_mark() {
+    let bench = Bench::new();
+    let (service, ours) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let path = bench.dir.path().join("web.1.out");
+    fs::write(&path, "").unwrap();
+    bench.logs.open(Source {
+        instance: name("web"),
+        run: Run(1),
+        stderr: false,
+        pipe: ours.into(),
+        path: Some(path.clone()),
+        logs: bare(),
+        begins: Begins::Seamlessly,
+    });
+    bench.logs.tail(&name("web")).await;
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    drop(service);
+    bench.logs.tail(&name("web")).await;
+    assert!(path.exists());
+}
+
 #[test]
 fn a_thousand_lines_and_an_immediate_end_are_all_there() {
     act(async {
@@ -533,4 +557,37 @@ fn who_gives_a_position_back_goes_on_there_whatever_the_streams_have_written() {
         streams[0].write_all(b"more\n").unwrap();
         assert_eq!(next(&mut answer).await.unwrap().line, "more");
     });
+}
+
+#[tokio::test]
+async fn the_last_lines_of_a_run_that_began_before_are_read_from_its_file() {
+    let bench = Bench::new();
+    let file = bench.file("web");
+    fs::create_dir(file.parent().unwrap()).unwrap();
+    let open = |begins| {
+        let (service, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (instance, run) = (name("web"), Run(if begins == Begins::Anew { 2 } else { 1 }));
+        let (pipe, path, logs) = (ours.into(), None, bare());
+        bench.logs.open(Source { instance, run, stderr: false, pipe, path, logs, begins });
+        service
+    };
+    let recall = || bench.logs.recall(query("web", &bare()));
+    let own = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
+    fs::write(&file, format!("{own}\n")).unwrap();
+    assert_eq!(recall().await, [own]);
+    let lines: String = (1..=12).map(|number| format!("{number}\n")).collect();
+    fs::write(&file, format!("{lines}{own}\n")).unwrap();
+    let numbers = |from: u32| (from..from + 10).map(|number| number.to_string()).collect::<Vec<_>>();
+    // Nothing of it was opened, then it is read on.
+    assert_eq!(recall().await, numbers(3));
+    let mut service = open(Begins::Seamlessly);
+    assert_eq!(recall().await, numbers(3));
+    service.write_all(b"13\n14").unwrap();
+    assert_eq!(recall().await, numbers(5));
+    // What a next run has not said, the one before has not said for it.
+    let mut service = open(Begins::Anew);
+    assert_eq!(recall().await, [""; 0]);
+    service.write_all(b"new\n").unwrap();
+    assert_eq!(recall().await, ["new"]);
 }

@@ -115,8 +115,11 @@ impl Unfinished {
     pub(super) fn put_back(&mut self, line: &[u8]) {
         let Place::Path(path) = &self.place else { return };
         if self.file.is_some() && matches!(path.try_exists(), Ok(false)) {
-            (self.file, self.length, self.half) = (None, 0, 0);
+            // An image that begins before there is anything in the new one finds it in the old one.
+            let old = self.file.take();
+            (self.length, self.half) = (0, 0);
             self.keep(line, self.seq, false);
+            drop(old);
         }
     }
 

@@ -86,8 +86,18 @@ fn an_abort_is_a_crash_like_any_other() {
     uphold.kill_main("web", Signal::SIGKILL);
     until_image(&uphold, 2);
     uphold.until_own_event("SIGABRT");
+    // It has none: in its place stands the pid of the sender.
+    assert!(!uphold.all_events().iter().any(|(_, line, _)| line.contains("address")), "{}", uphold.stderr());
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
     assert_eq!(uphold.view("web")["last_exit"]["signal"], "SIGKILL");
+}
+
+#[test]
+fn a_signal_that_reports_a_fault_and_that_somebody_has_sent_is_said_to_be_ignored() {
+    let uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.signal(Signal::SIGSEGV).until_said("SIGSEGV was sent to uphold by somebody, and is ignored");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (1, pid));
 }
 
 #[test]
@@ -100,8 +110,30 @@ fn what_has_crashed_uphold_twice_is_dropped() {
         until_image(&uphold, number);
     }
     let _ = uphold.http("POST /v1/units/web/stop");
-    uphold.until_own_event("InputDropped dropped what has crashed uphold twice");
+    let said =
+        "InputDropped dropped what has crashed uphold twice: the stop of web, until `uphold ctl upgrade`";
+    uphold.until_own_event(said);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
+}
+
+#[test]
+fn a_unit_whose_timers_have_crashed_uphold_twice_has_an_event_that_says_what_is_off() {
+    let probed = format!("{SLEEP}[readiness]\nexec = {{ command = [\"true\"] }}\nperiod = \"20ms\"\n");
+    let uphold = Uphold::fallible().unit("web", &probed).start();
+    uphold.until_view("web", "ready", |view| view["ready"] == true);
+    for number in 2..=3 {
+        uphold.fail("tick 1 panic");
+        until_image(&uphold, number);
+    }
+    uphold.until_event(
+        "web",
+        "InputDropped uphold has crashed twice on a timer of this unit: its probes, restarts after backoff and \
+         timeouts are off until `uphold ctl upgrade`",
+    );
+    let tried = |uphold: &Uphold| uphold.view("web")["probes"]["readiness"]["last_run_at"].clone();
+    let before = tried(&uphold);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.eventually("it is probed again", |uphold| tried(uphold) != before);
 }
 
 #[test]
@@ -113,7 +145,9 @@ fn an_upgrade_forgives_what_has_crashed_the_binary_before() {
         let _ = uphold.http("POST /v1/units/web/stop");
         until_image(&uphold, number);
     }
-    assert_eq!(uphold.http("POST /v1/units/web/stop").map(|(status, _)| status), Some(500));
+    let (status, body) = uphold.http("POST /v1/units/web/stop").unwrap();
+    let said = "the stop of web has crashed uphold twice and is dropped until `uphold ctl upgrade`";
+    assert!(status == 500 && body.contains(said), "{status}: {body}");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
     uphold.until("web", "inactive");
@@ -169,6 +203,9 @@ fn three_crashes_within_a_minute_leave_what_is_needed_to_keep_services_up() {
     uphold.eventually("it says so", |uphold| {
         uphold.stderr().contains("without probes and without the control API")
     });
+    let (code, _, err) = uphold.ctl(&["status"]);
+    let lives = format!("uphold (pid {}) lives", uphold.pid());
+    assert!(code == 5 && err.contains(&lives) && !err.contains("uphold run"), "{code}: {err}");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     uphold.eventually("it restarts what ended", |uphold| {
         uphold.stderr().matches("Started process web").count() == 2
@@ -203,6 +240,27 @@ fn an_upgrade_keeps_pids_counters_and_exit_statuses() {
     until_image(&uphold, 5);
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(0));
+}
+
+#[test]
+fn what_a_service_said_last_is_shown_over_an_upgrade_and_a_kill() {
+    let text = "command = [\"sh\", \"-c\", \"for i in $(seq 12); do echo line $i; done; exec sleep 600\"]\n";
+    let mut uphold = Uphold::new().unit("web", text).unit("idle", &format!("autostart = false\n{SLEEP}"));
+    // Of a life before: no run of this one has said it.
+    fs::create_dir_all(uphold.path("log/idle")).unwrap();
+    fs::write(uphold.path("log/idle/stdout.log"), "2020-01-01T00:00:00.000000Z long ago\n").unwrap();
+    uphold = uphold.start();
+    let wanted: Vec<_> = (3..=12).map(|number| format!("line {number}")).collect();
+    let output = |uphold: &Uphold, unit: &str| serde_json::to_string(&uphold.view(unit)["output"]).unwrap();
+    let wanted = serde_json::to_string(&wanted).unwrap();
+    uphold.eventually("it has said it", |uphold| output(uphold, "web") == wanted);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(output(&uphold, "web"), wanted);
+    uphold.kill().again();
+    assert_eq!(output(&uphold, "web"), wanted);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    uphold.kill().again();
+    assert_eq!((output(&uphold, "web"), output(&uphold, "idle")), (wanted, "[]".to_owned()));
 }
 
 #[test]
@@ -314,6 +372,68 @@ fn an_image_that_knows_of_nothing_starts_nothing_beside_what_the_one_before_has_
 }
 
 #[test]
+fn an_image_that_cannot_begin_leaves_nothing_more_open_with_each_attempt() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
+    fs::hard_link(&runs, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
+    fs::rename(uphold.path("link"), &runs).unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    let attempts = |uphold: &Uphold| uphold.stderr().matches("trying again in a second").count();
+    let open = || fs::read_dir(format!("/proc/{}/fd", uphold.pid())).unwrap().count();
+    uphold.eventually("an attempt", |uphold| attempts(uphold) == 2);
+    let before = open();
+    uphold.eventually("more attempts", |uphold| attempts(uphold) == 5);
+    assert_eq!(open(), before, "{}", uphold.stderr());
+    fs::rename(&aside, &runs).unwrap();
+    // What it has to say is said by the first that begins.
+    uphold.until_own_event("Crashed uphold crashed and goes on: ");
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
+}
+
+#[test]
+fn a_lock_that_does_not_say_who_has_it_is_still_that_of_the_image_before() {
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    // As where the disk had no room for it.
+    fs::write(uphold.path("run/lock"), "").unwrap();
+    uphold.signal(Signal::SIGUSR2);
+    until_image(&uphold, 2);
+    fs::write(uphold.path("run/lock"), "").unwrap();
+    uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
+    until_image(&uphold, 3);
+    assert_eq!(uphold.main_pid("web"), pid);
+    uphold.kill().again();
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
+#[test]
+fn files_that_somebody_cuts_short_while_they_are_mapped_are_faults_that_are_survived() {
+    for file in ["crash", "runs", "pump"] {
+        let uphold = Uphold::with_unit("web", SLEEP);
+        let pid = uphold.until("web", "running").main_pid("web");
+        fs::File::options()
+            .write(true)
+            .open(uphold.path("run/private").join(file))
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let _ = uphold.http("POST /v1/units/web/restart");
+        until_image(&uphold, 2);
+        uphold.until_view("web", &format!("its restart, or none, without {file}"), |view| {
+            view["state"] == "running"
+        });
+        let restarts = uphold.view("web")["restarts"].clone();
+        assert!(
+            restarts == 0 && (uphold.main_pid("web") == pid) == is_alive(pid),
+            "{file}: {}",
+            uphold.stderr()
+        );
+    }
+}
+
+#[test]
 fn an_exec_that_has_crashed_uphold_twice_is_said_to_be_dropped_and_keeps_nobody_out() {
     let uphold = Uphold::fallible().unit("web", SLEEP).start();
     let pid = uphold.until("web", "running").main_pid("web");
@@ -326,15 +446,41 @@ fn an_exec_that_has_crashed_uphold_twice_is_said_to_be_dropped_and_keeps_nobody_
     assert_eq!((image(&uphold), uphold.main_pid("web")), (3, pid));
 }
 
+/// PID 1 of a namespace, with a service, which will fail as [`Uphold::fail`] says.
+fn fallible_pid_1() -> Uphold {
+    let uphold = Uphold::new();
+    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    let words = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "env", &plan];
+    uphold.mode(&["init"]).under(&words).unit("web", SLEEP).start()
+}
+
+#[test]
+fn as_pid_1_an_image_that_cannot_tell_which_process_is_whose_starts_none() {
+    if !is_root() {
+        return skip("a pid namespace needs root");
+    }
+    let uphold = fallible_pid_1();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (runs, aside) = (uphold.path("run/private/runs"), uphold.path("runs.aside"));
+    fs::hard_link(&runs, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
+    fs::rename(uphold.path("link"), &runs).unwrap();
+    uphold.fail("command 1 panic");
+    // Its connection stays open until an image begins.
+    let mut asks = uphold.ctl_command(&["start", "web"]).spawn().unwrap();
+    uphold.until_said("trying again in a second");
+    fs::rename(&aside, &runs).unwrap();
+    until_image(&uphold, 2);
+    asks.wait().unwrap();
+    assert_eq!((uphold.main_pid("web"), uphold.view("web")["restarts"].clone()), (pid, 0.into()));
+}
+
 #[test]
 fn as_pid_1_it_survives_crash_and_upgrade() {
     if !is_root() {
         return skip("a pid namespace needs root");
     }
-    let uphold = Uphold::new();
-    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-    let words = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child", "env", &plan];
-    let uphold = uphold.mode(&["init"]).under(&words).unit("web", SLEEP).start();
+    let uphold = fallible_pid_1();
     let pid = uphold.until("web", "running").main_pid("web");
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));

@@ -14,6 +14,10 @@ fn a_runtime_directory_that_is_taken_is_named_once_with_the_pid_that_holds_it() 
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&format!("uphold with pid {} holds it", uphold.pid())), "{text}");
     assert_eq!(text.matches("cannot use").count(), 1, "{text}");
+    assert!(
+        text.contains("`uphold ctl upgrade` replaces it") && text.contains("stops its services"),
+        "{text}"
+    );
 }
 
 #[test]

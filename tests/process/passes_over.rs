@@ -175,7 +175,7 @@ fn a_service_that_ends_as_soon_as_it_is_up_is_a_failed_start_after_an_upgrade_to
 #[test]
 fn what_a_crash_has_left_undone_is_said_and_what_was_recorded_is_done_once() {
     for (place, code, starts, said) in [
-        ("command 1 panic", 1, 1, "the restart was not done"),
+        ("command 1 panic", 1, 1, "the restart was not done: uphold crashed, and"),
         ("recorded 1 panic", 0, 2, "replaced meanwhile"),
     ] {
         let uphold = Uphold::fallible();

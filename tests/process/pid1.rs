@@ -114,6 +114,24 @@ fn signals_that_report_a_fault_go_to_command_too_when_somebody_sends_them() {
     assert_eq!(uphold.exit().code(), Some(9));
 }
 
+#[test]
+fn who_is_kept_out_by_an_uphold_in_another_pid_namespace_is_told_that_it_lives_there() {
+    if !namespace() {
+        return;
+    }
+    let uphold = init(&["init"]).unit("web", "command = [\"sleep\", \"600\"]").start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let mut from_outside = uphold.command();
+    let at = from_outside.get_args().position(|word| word == "init").unwrap();
+    let words: Vec<_> = from_outside.get_args().skip(at + 1).map(std::ffi::OsStr::to_owned).collect();
+    from_outside = std::process::Command::new(binary());
+    let output = from_outside.arg("run").args(words).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    let said = format!("uphold with pid {} holds it, in another pid namespace; ", inner_pid(uphold.pid()));
+    assert!(output.status.code() == Some(1) && text.contains(&said), "{text}");
+    assert_eq!(uphold.main_pid("web"), pid);
+}
+
 /// The only child of unshare.
 fn inner_pid(outer: i32) -> i32 {
     let children = std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();

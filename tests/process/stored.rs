@@ -163,6 +163,9 @@ fn a_manager_keeps_each_once_over_kills_and_upgrades_and_nothing_of_what_is_over
     // Nobody has the other end any more: uphold neither.
     writer.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(writer.read(&mut [0]).unwrap(), 0);
+    // One that has no name any more is given as any other.
+    fs::remove_file(uphold.path("run/private/web.1.out")).unwrap();
+    uphold.until_event("web", "FifoRemoved");
     let (code, _, err) = uphold.ctl(&["upgrade"]);
     assert_eq!(code, 0, "{err}");
     // A new image does not know what has come to the manager of what the one before has said.

@@ -96,8 +96,8 @@ fn bad_files_are_no_reason_to_abandon_what_runs() {
 }
 
 #[test]
-fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
-    for damage in ["boot", "cut", "all but the head", "middle"] {
+fn a_state_that_is_foreign_or_corrupt_is_set_aside_nobody_gets_a_signal_and_what_lives_is_named() {
+    for damage in ["boot", "cut", "all but the head", "middle", "removed"] {
         let mut uphold = Uphold::with_unit("web", SLEEP);
         let pid = uphold.until("web", "running").main_pid("web");
         uphold.kill();
@@ -120,9 +120,15 @@ fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
             _ => text.replacen("\"core\"", "\"cors\"", 1),
         };
         fs::write(&path, text).unwrap();
+        let (reason, aside) =
+            if damage == "removed" { ("StateLost", false) } else { ("StateNotTakenOver", true) };
+        if !aside {
+            fs::remove_file(&path).unwrap();
+        }
         uphold.again();
-        uphold.until_said("is not taken over");
-        assert!(uphold.path("run/private/state.aside").exists());
+        uphold.until_own_event(&format!("live (pid {pid}): nobody supervises them"));
+        uphold.until_own_event(reason);
+        assert_eq!(uphold.path("run/private/state.aside").exists(), aside);
         uphold.until("web", "running");
         assert!(uphold.main_pid("web") != pid && is_alive(pid), "{damage}");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -133,6 +139,7 @@ fn a_state_that_is_foreign_or_corrupt_is_set_aside_and_nobody_gets_a_signal() {
 fn a_line_that_was_being_written_is_cut() {
     let mut uphold = Uphold::with_unit("web", SLEEP);
     let pid = uphold.until("web", "running").main_pid("web");
+    let before = uphold.pid();
     uphold.kill();
     let path = uphold.path("run/private/state");
     let mut text = fs::read_to_string(&path).unwrap();
@@ -140,6 +147,9 @@ fn a_line_that_was_being_written_is_cut() {
     fs::write(&path, text).unwrap();
     uphold.again();
     assert_eq!(uphold.main_pid("web"), pid);
+    uphold.until_own_event(&format!(
+        "TookOver uphold was started anew, for the one with pid {before} has ended"
+    ));
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Rules {
             Input::Gone { ticket } => {
                 self.open.remove(ticket);
             }
-            Input::Shutdown => {
+            Input::Shutdown | Input::Reboot => {
                 self.forced |= engine.shutting_down();
                 self.shutdown = true;
             }

@@ -51,6 +51,17 @@ fn a_shutdown_that_goes_on_goes_on_in_its_order() {
 }
 
 #[test]
+fn that_the_machine_is_to_start_again_is_known_to_who_goes_on_with_the_shutdown_alone() {
+    for (same, reboots) in [(true, true), (false, false)] {
+        let mut script = Script::new(vec![plain("web")]);
+        script.spawned("web").input(Input::Reboot).did(&["spawn web", "SIGTERM web"]);
+        script.killed(same, vec![plain("web")]).did(&["SIGTERM web"]).dies("web", 0);
+        assert_eq!(script.engine.reboots(), reboots);
+        script.did(&[if same { "exit 0" } else { "spawn web" }]);
+    }
+}
+
+#[test]
 fn a_shutdown_that_goes_on_keeps_its_order_whatever_the_files_say_by_now() {
     let mut script = Script::new(vec![plain("db"), requiring("web", &["db"])]);
     script.spawned("db").spawned("web").input(Input::Shutdown).did(&["spawn db", "spawn web", "SIGTERM web"]);
@@ -74,6 +85,17 @@ fn a_shutdown_is_forgotten_by_an_uphold_that_was_started_anew() {
     // What the operator had stopped before stays stopped, and says why.
     script.dies("other", 0).did(&[]);
     assert_eq!(script.why("other"), "StoppedByOperator: stopped by the operator");
+}
+
+#[test]
+fn what_had_ended_by_itself_when_a_shutdown_began_that_is_forgotten_goes_on_by_its_policy() {
+    let once = |unit: &mut Unit| (unit.kind, unit.restart.policy) = (Kind::Oneshot, Policy::Never);
+    let units = || vec![unit("job", once), plain("web")];
+    let mut script = Script::new(units());
+    script.spawned("job").spawned("web").exited("job", Exit::Code(0)).exited("web", Exit::Code(1));
+    script.input(Input::Shutdown).done.clear();
+    script.killed(false, units()).emptied("job").emptied("web");
+    assert_eq!((script.state("job"), script.state("web")), ("completed", "backoff"));
 }
 
 #[test]
