@@ -58,10 +58,12 @@ pub(super) enum Inward {
         /// Where to.
         reply: oneshot::Sender<Reply>,
     },
-    /// The new binary may be executed.
+    /// The new binary is going to be executed.
+    Leaving,
+    /// It may be executed now.
     Execute(PathBuf),
-    /// It was not, although it is long due.
-    NotExecuted,
+    /// It is not, for this reason.
+    NotExecuted(String),
     /// The files were read.
     Loaded {
         /// `update`.
@@ -85,7 +87,8 @@ impl Inward {
             Inward::Forgotten(run) => format!("what the service manager was told of run {run}"),
             Inward::Looked { .. } => "a look at the files".to_owned(),
             Inward::Execute(path) => format!("the exec of {}", path.display()),
-            Inward::NotExecuted => "an exec that did not come about".to_owned(),
+            Inward::Leaving => "an exec that is to come".to_owned(),
+            Inward::NotExecuted(_) => "an exec that did not come about".to_owned(),
             Inward::Loaded { .. } => "files that were read".to_owned(),
         }
     }
@@ -304,7 +307,8 @@ impl Daemon {
                 None => send(reply, no_such_unit(&name)),
             },
             Inward::Execute(path) => self.execute(&path),
-            Inward::NotExecuted => self.not_executed(),
+            Inward::Leaving => self.leaving(),
+            Inward::NotExecuted(why) => self.not_executed(&why),
             Inward::Loaded { update, dry_run, result, reply } => self.loaded(update, dry_run, result, reply),
         }
     }

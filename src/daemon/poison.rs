@@ -146,7 +146,7 @@ impl Wake {
     fn way_out(&self) -> &'static str {
         match self {
             Wake::Request(request) => way_out(&request.call),
-            Wake::News(News::Probed { .. }) | Wake::Inward(Inward::Execute(_) | Inward::NotExecuted) => {
+            Wake::News(News::Probed { .. }) | Wake::Inward(Inward::Execute(_) | Inward::NotExecuted(_)) => {
                 "uphold is started anew"
             }
             _ => "`uphold ctl upgrade`",

@@ -32,16 +32,31 @@ const KEPT_OUT: Duration = Duration::from_secs(5);
 const NO_SOCKET: &str = "control.sock cannot be put back at the moment; uphold's log says why";
 /// Why there is nothing to go on from.
 const STALE: &str = "the state cannot be recorded at the moment; uphold's log says why";
+/// The exec was decided long ago, and nothing has come of it: what was to bring it about was dropped.
+const DROPPED: &str = "the exec was dropped, as what has crashed uphold twice; its log says what that was";
 
 /// The one upgrade that is on its way. Who asks for one meanwhile has asked for this.
 pub(super) struct Upgrade {
     path: PathBuf,
     /// Who waits to hear whether it comes; a SIGUSR2 does not.
     replies: Vec<oneshot::Sender<Reply>>,
-    /// The state was written in another version, for the new binary to read.
-    rewritten: bool,
-    /// The new binary was tried, and is to be executed: this brings that about. Clients are kept out meanwhile.
-    decided: Option<Task>,
+    stage: Stage,
+}
+
+/// How far it has come.
+enum Stage {
+    /// The new binary is tried.
+    Trial {
+        /// The state was written in another version, for it to read.
+        rewritten: bool,
+    },
+    /// It can go on from the state, and is to be executed.
+    Decided {
+        /// Sees whether an exec goes through, and brings that about.
+        _task: Task,
+        /// Who waits hears that it comes, and clients are kept out until then.
+        leaving: bool,
+    },
 }
 
 /// What follows from what a new binary has said.
@@ -96,9 +111,9 @@ impl Daemon {
     /// Begins an upgrade, or joins the one that is on its way.
     pub(super) fn upgrade(&mut self, reply: Option<oneshot::Sender<Reply>>) {
         if let Some(upgrade) = &mut self.upgrading {
-            match reply {
-                Some(reply) if upgrade.decided.is_some() => send(reply, Reply::Accepted),
-                reply => upgrade.replies.extend(reply),
+            match (reply, &upgrade.stage) {
+                (Some(reply), Stage::Decided { leaving: true, .. }) => send(reply, Reply::Accepted),
+                (reply, _) => upgrade.replies.extend(reply),
             }
             return;
         }
@@ -111,7 +126,7 @@ impl Daemon {
         };
         let Some(path) = path else { return self.not_upgraded(replies, why) };
         let path = path.to_owned();
-        self.try_binary(Upgrade { path, replies, rewritten: false, decided: None });
+        self.try_binary(Upgrade { path, replies, stage: Stage::Trial { rewritten: false } });
     }
 
     /// Sees to it that an image which follows now finds all that it goes by. The error says what it would not.
@@ -179,12 +194,12 @@ impl Daemon {
         let written = self.journal.version().unwrap_or_default();
         let why = match step(written, versions::known(), trial) {
             Step::Execute => return self.execute_soon(upgrade, &trial.release),
-            Step::WriteIn(version) if !upgrade.rewritten => {
+            Step::WriteIn(version) if matches!(upgrade.stage, Stage::Trial { rewritten: false }) => {
                 if self.journal.write_in(version, &self.engine).is_err() {
                     return self.not_upgraded(upgrade.replies, STALE);
                 }
                 failpoint::reach("rewritten");
-                return self.try_binary(Upgrade { rewritten: true, ..upgrade });
+                return self.try_binary(Upgrade { stage: Stage::Trial { rewritten: true }, ..upgrade });
             }
             Step::WriteIn(_) => "it does not say the same twice of what it reads".to_owned(),
             Step::Refuse(why) => why,
@@ -204,28 +219,43 @@ impl Daemon {
         self.own_event("UpgradeFailed", true, message);
     }
 
+    /// Has it executed once all is ready for that: [`Inward::Leaving`] and [`Inward::Execute`] follow, or
+    /// [`Inward::NotExecuted`].
     fn execute_soon(&mut self, upgrade: Upgrade, release: &str) {
-        let Upgrade { path, replies, .. } = upgrade;
-        tracing::info!(
-            "upgrading from {} to {release}: executing {}",
-            env!("CARGO_PKG_VERSION"),
-            path.display()
-        );
-        for reply in replies {
-            send(reply, Reply::Accepted);
-        }
+        let path = upgrade.path.clone();
+        let ours = env!("CARGO_PKG_VERSION");
+        let begins = format!("upgrading from {ours} to {release}: executing {}", path.display());
         let (inward, logs, server) = (self.inward.clone(), self.logs.clone(), self.server.clone());
-        let (execute, replies) = (path.clone(), Vec::new());
-        let leaving = Task::spawn(async move {
-            // From here on who comes waits for the new image.
-            server.hold();
-            logs.settle().await;
-            server.answered(ANSWERS).await;
-            drop(inward.send(Inward::Execute(execute)));
-            tokio::time::sleep(KEPT_OUT).await;
-            drop(inward.send(Inward::NotExecuted));
+        let task = Task::spawn(async move {
+            let mut stuck = host::stuck_thread().await;
+            if stuck.is_none() {
+                tracing::info!("{begins}");
+                drop(inward.send(Inward::Leaving));
+                // From here on who comes waits for the new image.
+                server.hold();
+                logs.settle().await;
+                server.answered(ANSWERS).await;
+                // That has taken its time.
+                stuck = host::stuck_thread().await;
+            }
+            if stuck.is_none() {
+                drop(inward.send(Inward::Execute(path)));
+                tokio::time::sleep(KEPT_OUT).await;
+            }
+            drop(inward.send(Inward::NotExecuted(stuck.unwrap_or_else(|| DROPPED.to_owned()))));
         });
-        self.upgrading = Some(Upgrade { path, replies, rewritten: true, decided: Some(leaving) });
+        self.upgrading = Some(Upgrade { stage: Stage::Decided { _task: task, leaving: false }, ..upgrade });
+    }
+
+    /// Who has asked hears that it comes.
+    pub(super) fn leaving(&mut self) {
+        let Some(upgrade) = &mut self.upgrading else { return };
+        if let Stage::Decided { leaving, .. } = &mut upgrade.stage {
+            *leaving = true;
+            for reply in upgrade.replies.drain(..) {
+                send(reply, Reply::Accepted);
+            }
+        }
     }
 
     /// Becomes the new binary. Returns only if it cannot.
@@ -247,18 +277,18 @@ impl Daemon {
         self.stay(&format!("cannot execute {}: {error}", path.display()));
     }
 
-    /// The exec was decided long ago, and nothing has come of it: what was to bring it about was dropped.
-    pub(super) fn not_executed(&mut self) {
-        if self.upgrading.as_ref().is_some_and(|upgrade| upgrade.decided.is_some()) {
-            self.stay("the exec was dropped, as what has crashed uphold twice; its log says what that was");
+    /// The exec that was decided does not come about.
+    pub(super) fn not_executed(&mut self, why: &str) {
+        if self.upgrading.as_ref().is_some_and(|upgrade| !matches!(upgrade.stage, Stage::Trial { .. })) {
+            self.stay(why);
         }
     }
 
     /// The exec did not come about: who was kept out is let in.
     fn stay(&mut self, why: &str) {
-        self.upgrading = None;
+        let replies = self.upgrading.take().map(|upgrade| upgrade.replies).unwrap_or_default();
         self.server.resume();
-        self.not_upgraded(Vec::new(), why);
+        self.not_upgraded(replies, why);
     }
 
     /// Says what has led to this image.

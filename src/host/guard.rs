@@ -1,11 +1,13 @@
 //! Tells when somebody removes what uphold needs of its runtime directory: inotify on that directory and the
-//! private one below it, so that nothing has to be looked at again and again.
+//! private one below it, so that nothing has to be looked at again and again. Directories above it are watched
+//! for being moved, which takes it away too.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,6 +20,9 @@ const ITSELF: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
     .union(AddWatchFlags::IN_MOVE_SELF)
     .union(AddWatchFlags::IN_UNMOUNT)
     .union(AddWatchFlags::IN_Q_OVERFLOW);
+
+/// What is watched for already at this directory stays so; nix has no name for it.
+const ADD: AddWatchFlags = AddWatchFlags::from_bits_retain(libc::IN_MASK_ADD);
 
 /// Watches for as long as it is held.
 #[derive(Debug)]
@@ -50,13 +55,20 @@ impl Guard {
         Ok(Guard { inotify, watched: Vec::new(), _task: task })
     }
 
-    /// Watches the directories that are there now by these names, and no others. Errors are those of
-    /// inotify_add_watch(2).
+    /// Watches the directories that are there now by these names, whose paths are without symbolic links, and no
+    /// others. Errors are those of inotify_add_watch(2); a directory above them that may not be read is not
+    /// watched.
     pub fn watch<'p>(&mut self, dirs: impl IntoIterator<Item = &'p Path>) -> std::io::Result<()> {
-        let flags =
-            AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_ONLYDIR | ITSELF;
-        let add = |dir: &Path| self.inotify.add_watch(dir, flags);
-        let watched = dirs.into_iter().map(add).collect::<Result<Vec<_>, _>>()?;
+        let flags = AddWatchFlags::IN_ONLYDIR | ITSELF;
+        let names = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        let mut watched = Vec::new();
+        for dir in dirs {
+            watched.push(self.inotify.add_watch(dir, flags | names)?);
+            for above in dir.ancestors().skip(1) {
+                // One of these may be among the directories themselves: it stays watched as that.
+                watched.extend(self.inotify.add_watch(above, flags | ADD));
+            }
+        }
         for old in std::mem::replace(&mut self.watched, watched) {
             if !self.watched.contains(&old) {
                 // An error says that it went with its directory.

@@ -40,6 +40,7 @@ mod signals;
 mod slots;
 mod spawn;
 mod store;
+mod stuck;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -82,6 +83,7 @@ pub use reexec::{execute, execute_again, goes_on, open_descriptors, own_path, pr
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
 pub use store::{Deposit, Stored, stored_names};
+pub use stuck::stuck_thread;
 
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, ProbeKind, Unit};

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int};
 
 use super::gate::GATE;
+use crate::file_id::FileId;
 
 /// Signals that report a fault. Blocked, the next fault would end PID 1 instead of being handled.
 pub(super) const FAULTS: [c_int; 7] =
@@ -26,7 +27,7 @@ pub(super) const FAULTS: [c_int; 7] =
 struct Ready {
     /// Its binary, which may be deleted by now.
     image: RawFd,
-    /// Where that stood.
+    /// By what path it was started: what stands there is the next one.
     path: PathBuf,
     argv: Pointers,
     envp: Pointers,
@@ -59,7 +60,8 @@ static READY: OnceLock<Ready> = OnceLock::new();
 /// [`also_hand_on`]
 static HANDED_ON: AtomicI32 = AtomicI32::new(-1);
 
-/// In the environment of an image that goes on where another one was in the same process; not for children.
+/// In the environment of an image that goes on where another one was in the same process: the path by which the
+/// first one was started. Not for children.
 pub(super) const GOES_ON: &str = "UPHOLD_GOES_ON";
 
 /// There was an image before this one in the same process.
@@ -72,14 +74,9 @@ pub fn prepare_reexec() -> io::Result<()> {
     // To execute it is all that has to be allowed.
     let image = File::options().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe")?;
     let image = super::sys::above_stdio(image.into())?.into_raw_fd();
-    let path = std::fs::read_link("/proc/self/exe")?;
-    // The kernel's word for a file that was replaced.
-    let path = match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
-        Some(path) => PathBuf::from(OsString::from_vec(path.to_vec())),
-        None => path,
-    };
+    let path = path()?;
     let environment = std::env::vars_os().filter(|(name, _)| name != GOES_ON);
-    let environment = environment.chain([(GOES_ON.into(), "1".into())]).map(|(mut name, value)| {
+    let environment = environment.chain([(GOES_ON.into(), path.clone().into())]).map(|(mut name, value)| {
         name.push("=");
         name.push(value);
         name
@@ -92,7 +89,44 @@ pub fn prepare_reexec() -> io::Result<()> {
     Ok(())
 }
 
-/// Where the binary of uphold stands, or stood: what an upgrade executes.
+/// What an image before has handed on; else a path that led to this binary when it was executed; else where the
+/// binary itself stands, or stood. Where a symbolic link was switched meanwhile, only the first is of use.
+fn path() -> io::Result<PathBuf> {
+    if let Some(path) = std::env::var_os(GOES_ON).map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return Ok(path);
+    }
+    let this = FileId::behind(Path::new("/proc/self/exe"));
+    for given in [executed(), std::env::args_os().next()].into_iter().flatten() {
+        // An error says that it is empty, or that there is no working directory.
+        let Ok(path) = std::path::absolute(given) else { continue };
+        // A descriptor, by which it was executed too, is another file in the next image.
+        let lasts = !path.starts_with("/dev") && !path.starts_with("/proc");
+        if lasts && this.is_some() && FileId::behind(&path) == this {
+            return Ok(path);
+        }
+    }
+    let path = std::fs::read_link("/proc/self/exe")?;
+    // The kernel's word for a file that was replaced.
+    Ok(match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => PathBuf::from(OsString::from_vec(path.to_vec())),
+        None => path,
+    })
+}
+
+/// The path that execve(2) was given.
+fn executed() -> Option<OsString> {
+    // SAFETY: takes an integer.
+    let text = unsafe { libc::getauxval(libc::AT_EXECFN) };
+    let text = std::ptr::with_exposed_provenance::<c_char>(usize::try_from(text).ok()?);
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel has put a string there that ends with a NUL, and stays for as long as the process.
+    let text = unsafe { CStr::from_ptr(text) };
+    Some(OsString::from_vec(text.to_bytes().to_vec()))
+}
+
+/// The path by which uphold was started, and what an upgrade executes: it may lead to another binary by now.
 pub fn own_path() -> Option<&'static Path> {
     READY.get().map(|ready| ready.path.as_path())
 }

@@ -99,6 +99,12 @@ impl Uphold {
         self
     }
 
+    /// Run by this command, which is run by the one of before.
+    pub fn further_under(mut self, wrapper: &[&str]) -> Uphold {
+        self.wrapper.extend(wrapper.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
     /// Run by a shell line that comes before it, in a mount namespace of its own.
     pub fn after_mounting(self, line: &str) -> Uphold {
         self.under(&["unshare", "-m", "sh", "-c", &format!("set -e; {line}; exec \"$@\""), "sh"])

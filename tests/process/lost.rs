@@ -558,25 +558,22 @@ fn a_batch_that_is_in_flight_while_its_notes_are_put_back_is_neither_lost_nor_do
     // Where that is kept cannot be made while there is no directory.
     tell(&uphold, "printf half");
     uphold.eventually("half a line is kept", |uphold| uphold.path("run/private/web.1.out.part").exists());
-    let mut own = uphold.path("uphold");
+    // What is removed is put back right before the exec.
+    let [own, real, new] = ["uphold", "real", "new"].map(|path| uphold.path(path));
+    fs::rename(&own, &real).unwrap();
+    let (shown, private) = (real.display(), uphold.path("run/private"));
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = try-state ] || exec {shown} \"$@\"\n{shown} \"$@\" && rm -r {}\n",
+        private.display()
+    );
+    fs::write(&new, text).unwrap();
+    fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
+    fs::rename(&new, &own).unwrap();
     for round in 0..10_u32 {
-        // What is removed is put back right before the exec.
-        let real = uphold.path(&format!("uphold.{round}"));
-        fs::rename(&own, &real).unwrap();
-        let (shown, private) = (real.display(), uphold.path("run/private"));
-        let text = format!(
-            "#!/bin/sh\n[ \"$1\" = try-state ] || exec {shown} \"$@\"\n{shown} \"$@\" && rm -r {}\n",
-            private.display()
-        );
-        let new = uphold.path("new");
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
-        fs::rename(&new, &own).unwrap();
         let first = round * 200_000 + 1;
         tell(&uphold, &format!("seq {first} {}", first + 199_999));
         uphold.signal(Signal::SIGUSR2);
         crate::goes_on::until_image(&uphold, u64::from(round) + 2);
-        own = real;
     }
     has_said_all(&uphold, "web", 2_000_000, &[1]);
 }
