@@ -14,6 +14,8 @@
 //! - [`host`], [`probe`], [`logs`], [`control`]: adapters; they do as they are told and report.
 //! - [`api`]: bodies of the control API. [`ctl`]: the client.
 
+#[cfg(test)]
+mod alone;
 pub mod api;
 pub mod cli;
 pub mod control;

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may name. `main`, `lib`, `cli` and `daemon` join all the others.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
+    ("alone", &[]),
     ("failpoint", &[]),
     ("file_id", &[]),
     ("task", &[]),
@@ -15,11 +16,11 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("plan", &["unit"]),
     ("engine", &["plan", "unit"]),
     ("api", &["engine", "unit"]),
-    ("host", &["api", "engine", "failpoint", "file_id", "plan", "task", "unit"]),
+    ("host", &["alone", "api", "engine", "failpoint", "file_id", "plan", "task", "unit"]),
     ("probe", &["api", "engine", "plan", "unit"]),
-    ("logs", &["api", "engine", "failpoint", "file_id", "plan", "unit"]),
+    ("logs", &["alone", "api", "engine", "failpoint", "file_id", "plan", "unit"]),
     ("control", &["api", "engine", "plan", "task", "unit"]),
-    ("ctl", &["api", "engine", "plan", "task", "unit"]),
+    ("ctl", &["alone", "api", "engine", "plan", "task", "unit"]),
     ("lib", &[]),
 ];
 const JOINTS: [&str; 3] = ["main", "cli", "daemon"];

@@ -150,6 +150,7 @@ mod tests {
 
     #[test]
     fn a_zombie_has_ended() {
+        let _alone = crate::alone::alone();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -97,6 +97,7 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_mark_for_as_long_as_it_lives() {
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         let token = format!("{:016x}", std::process::id());
         let found = || of_token(Some(dir.path()), &token, None).unwrap();

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn only_who_has_executed_nothing_and_has_the_lock_is_ended() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         let record = |pid, start| Record { run: Run(1), pid, start, uid: 0, exit: None };
         let stranger = unborn();
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn who_keeps_a_lock_that_a_dead_uphold_has_left_is_named() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         let nobody = open(&dir.path().join("lock")).unwrap();
         let said = |lock: &File| kept_out(dir.path(), lock).to_string();
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn who_has_executed_something_and_has_the_lock_is_a_living_uphold_wherever_its_pid_is_from() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         let mut lock = lock_runtime_dir(dir.path(), &mut Inherited::default()).unwrap();
         lock.0.rewind().unwrap();
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_child_that_hangs_before_its_exec_keeps_nobody_out_whatever_image_it_is_of() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("private")).unwrap();
         let inherited = Inherited::default();

@@ -564,7 +564,7 @@ mod tests {
 
     #[test]
     fn the_older_clone_starts_a_child_that_enters_its_cgroup_itself() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         block_all_signals();
         let image = Image {
             candidates: vec![c"/nonexistent".into(), c"/bin/sh".into()],

@@ -3,20 +3,15 @@
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::alone::alone;
 use crate::engine::Exit;
 use crate::unit::{Directory, Limit, Output, Resource, Scope, Signal};
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-pub(super) fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A host with its news, a private directory, and what a daemon's loop does for it.
 struct Bench {

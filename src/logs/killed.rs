@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use super::journal::{Journal, Phase};
 use super::lines::MARKER;
 use super::pump::{Pump, Turn};
+use super::tests::make_fifo;
 use super::unfinished::{Place, Unfinished};
 use super::*;
 use crate::unit::Output;
@@ -86,8 +87,7 @@ thread_local! {
     /// Holds a FIFO, to be linked from every world: making one is a process.
     static FIFO: TempDir = {
         let dir = tempfile::tempdir().unwrap();
-        let made = std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
-        assert!(made.success());
+        make_fifo(&dir.path().join("fifo"));
         dir
     };
 }

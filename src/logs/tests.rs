@@ -25,6 +25,11 @@ struct Bench {
     stdout: UnixStream,
 }
 
+pub(super) fn make_fifo(path: &Path) {
+    let _alone = crate::alone::alone();
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
@@ -167,7 +172,7 @@ async fn the_end_of_a_stream_leaves_the_fifo_of_another_uphold_in_the_place_of_i
     });
     bench.logs.tail(&name("web")).await;
     fs::remove_file(&path).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    make_fifo(&path);
     drop(service);
     bench.logs.tail(&name("web")).await;
     assert!(path.exists());
@@ -224,7 +229,7 @@ fn the_end_of_a_real_fifo_is_seen_without_being_asked_for() {
     act(async {
         let bench = Bench::new();
         let path = bench.dir.path().join("web.1.out");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        make_fifo(&path);
         let mut service = fs::File::options().read(true).write(true).open(&path).unwrap();
         let ours = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
         let (instance, pipe, logs) = (name("web"), ours.into_nonblocking_fd().unwrap(), bare());
