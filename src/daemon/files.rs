@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::accounts;
 use crate::control::Permissions;
+use crate::engine::Saved;
 use crate::plan::Plan;
 use crate::unit::trust::Trust;
 use crate::unit::{self, Config, Dir, Kind, Loaded, Name, Problem, Set, Severity, Sources, Unit};
@@ -154,7 +155,7 @@ impl Files {
     }
 
     /// The units that an uphold before ran, for a start that must not abandon them whatever the files say.
-    pub fn remember<'a>(&self, units: impl Iterator<Item = &'a Arc<Unit>>) -> Result<Loading, Vec<Problem>> {
+    pub fn remember(&self, state: &Saved<'_>) -> Result<Loading, Vec<Problem>> {
         let sources = Sources {
             dirs: self.dirs.clone(),
             config: Config::default(),
@@ -164,9 +165,9 @@ impl Files {
             partial: false,
         };
         let mut set = Set::default();
-        for unit in units.filter(|unit| self.command.as_ref().is_none_or(|command| command.name != unit.name))
-        {
-            set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone(), false)));
+        let is_command = |unit: &Unit| self.command.as_ref().is_some_and(|command| command.name == unit.name);
+        for (unit, masked) in state.units().filter(|(unit, _)| !is_command(unit)) {
+            set.units.insert(unit.name.clone(), Arc::new(Loaded::remembered(unit.clone(), masked)));
         }
         self.order(set, Vec::new(), sources, true)
     }

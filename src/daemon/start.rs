@@ -217,7 +217,7 @@ fn read_files(
     };
     let what = "the files have errors: going on with the units that ran before, as they were";
     let complaint = format!("{}\n{what}", files::render(&problems));
-    let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
+    let loading = files.remember(state).map_err(|_| refuse_units(&problems))?;
     Ok((loading, Some(complaint)))
 }
 

@@ -79,6 +79,11 @@ impl Loaded {
         Loaded { unit, masked, files, table: None, fingerprint, remembered: true }
     }
 
+    /// It means the same as this.
+    pub fn says(&self, unit: &Unit, masked: bool) -> bool {
+        self.masked == masked && (masked || *self.unit == *unit)
+    }
+
     /// The merged unit as TOML, each line with the file and line that its value came from.
     pub fn cat(&self) -> String {
         if let Some(table) = &self.table {

@@ -1,6 +1,7 @@
 //! uphold is killed with -9 and started again: it takes over what runs.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
 
@@ -261,4 +262,35 @@ fn a_command_of_init_that_is_another_one_takes_the_place_of_the_one_before() {
     assert_eq!(uphold.exit().code(), Some(7), "{}", uphold.stderr());
     assert!(!is_alive(pid) && uphold.stderr().contains("Replaced"), "{}", uphold.stderr());
     assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn what_is_masked_stays_so_where_a_file_is_bad_at_a_kill_or_an_upgrade() {
+    let uphold = Uphold::new().unit("web", SLEEP).unit("other", SLEEP);
+    symlink("/dev/null", uphold.path("units/never.toml")).unwrap();
+    let mut uphold = uphold.start();
+    let other = uphold.until("web", "running").until("other", "running").main_pid("other");
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    fs::remove_file(uphold.path("units/web.toml")).unwrap();
+    symlink("/dev/null", uphold.path("units/web.toml")).unwrap();
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.write_unit("bad", "comand = 1\n");
+    let are_masked = |uphold: &Uphold| {
+        for unit in ["web", "never"] {
+            let view = uphold.view(unit);
+            assert_eq!((&view["state"], &view["reason"]), (&"inactive".into(), &"Masked".into()), "{view:#}");
+        }
+        assert_eq!((uphold.state("other").as_str(), uphold.main_pid("other")), ("running", other));
+    };
+    uphold.kill().again();
+    are_masked(&uphold);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    are_masked(&uphold);
+    // What is remembered is judged once the files are right again.
+    fs::remove_file(uphold.path("units/bad.toml")).unwrap();
+    fs::remove_file(uphold.path("units/web.toml")).unwrap();
+    uphold.write_unit("web", SLEEP);
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.until("web", "running");
+    assert_eq!(uphold.view("never")["reason"], "Masked");
 }
