@@ -95,6 +95,11 @@ impl Saved<'_> {
     pub fn units(&self) -> impl Iterator<Item = (&Arc<Unit>, bool)> {
         self.instances.values().filter_map(|instance| instance.in_plan())
     }
+
+    /// The same of one.
+    pub fn unit(&self, name: &Name) -> Option<(&Arc<Unit>, bool)> {
+        self.instances.get(name)?.in_plan()
+    }
 }
 
 impl Engine {

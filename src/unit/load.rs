@@ -79,6 +79,11 @@ impl Loaded {
         Loaded { unit, masked, files, table: None, fingerprint, remembered: true }
     }
 
+    /// It stands in no file that could be read: it is what an uphold before knew.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
+    }
+
     /// It means the same as this.
     pub fn says(&self, unit: &Unit, masked: bool) -> bool {
         self.masked == masked && (masked || *self.unit == *unit)
