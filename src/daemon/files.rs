@@ -170,7 +170,7 @@ impl Files {
     }
 
     fn remembered(&self, unit: &Arc<Unit>, masked: bool) -> Arc<Loaded> {
-        Arc::new(Loaded::remembered(unit.clone(), masked))
+        Arc::new(Loaded::remembered(unit.clone(), masked, unit::files_of(&unit.name, &self.dirs)))
     }
 
     /// It is COMMAND's, which stands in no file.

@@ -82,7 +82,10 @@ impl Engine {
             let there = files.units().get(name).map(|planned| &planned.loaded);
             let loaded = match there.filter(|there| there.says(unit, masked)) {
                 Some(same) => same.clone(),
-                None => Arc::new(Loaded::remembered(unit.clone(), masked)),
+                None => {
+                    let files = there.map(|there| there.files.clone()).unwrap_or_default();
+                    Arc::new(Loaded::remembered(unit.clone(), masked, files))
+                }
             };
             set.units.insert(name.clone(), loaded);
         }

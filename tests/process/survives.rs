@@ -89,11 +89,26 @@ fn bad_files_are_no_reason_to_abandon_what_runs() {
     uphold.write_unit("web", "commnad = 3\n");
     uphold.again();
     assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
-    uphold.until_said("the files have errors: going on with the units that ran before");
-    assert_eq!(uphold.view("web")["changed_on_disk"], true);
+    uphold.until_said("the files have errors: going on with the units that ran before, as they were: ");
+    uphold.until_said(
+        "web.toml:1:1: unknown key `commnad`, and 1 more; correct them, then `uphold ctl daemon-reload`",
+    );
+    let file = uphold.path("units/web.toml").display().to_string();
+    let view = uphold.view("web");
+    assert_eq!((&view["changed_on_disk"], &view["unit_file"]), (&true.into(), &file.clone().into()));
+    let (_, cat, _) = uphold.ctl(&["cat", "web"]);
+    assert!(cat.starts_with("# not from its file, but as it was"), "{cat}");
+    assert!(cat.contains("\n# command = [\"sleep\",\"600\"]\n") && !cat.contains("umask"), "{cat}");
     uphold.write_unit("web", SLEEP);
     assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
     assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
+    // One that is bad says nothing of the others.
+    uphold.write_unit("other", &format!("commnad = 3\n{SLEEP}"));
+    uphold.kill().again();
+    uphold.until_said("other.toml:1:1: unknown key `commnad`; correct it, then");
+    let view = uphold.view("web");
+    assert_eq!((&view["changed_on_disk"], &view["unit_file"]), (&false.into(), &file.into()));
+    assert!(uphold.ctl(&["cat", "web"]).1.contains("units/web.toml:1"));
 }
 
 #[test]
@@ -312,12 +327,14 @@ fn a_bad_unit_file_takes_nothing_of_the_daemon_config_away() {
     uphold.kill();
     let said = uphold.stderr().len();
     uphold.again();
-    assert_eq!(uphold.ctl(&["reset", "web"]).0, 0);
+    // How one ends that is no child of its own, not every kernel tells.
+    assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+    uphold.eventually("its trap is set", |uphold| uphold.log("web") == ["set", "set"]);
     assert!(uphold.stderr()[said..].contains("DEBUG"), "{}", uphold.stderr());
     fs::remove_file(uphold.path("units/bad.toml")).unwrap();
     assert_eq!(uphold.ctl(&["daemon-reload", "--dry-run"]).1, "nothing changed\n");
     uphold.write_unit("bad", "comand = 1\n");
-    uphold.kill().again();
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     uphold.signal(Signal::SIGTERM);
     assert_eq!(uphold.exit().code(), Some(7), "{}", uphold.stderr());
 }
