@@ -202,24 +202,20 @@ fn begin(
     end
 }
 
-/// What the files say, or what ran before if they say nothing that is right, and then why. A first start with
-/// a bad file starts nothing; one that takes over goes on with the units that run.
+/// What the files say, or what ran before where they say nothing that is right, and then why. A first start with
+/// a bad file starts nothing; one that takes over goes on with the units that run, and an image that goes on with
+/// none also if there are none.
 fn read_files(
     files: &Files,
     lenient: bool,
     before: &Inheritance,
 ) -> Result<(Loading, Option<String>), Refusal> {
-    let problems = match files.load(lenient) {
-        Ok(loading) => return Ok((loading, None)),
-        Err(problems) => problems,
+    let state = before.state.as_ref().filter(|state| before.same || !state.is_empty());
+    let read = match state {
+        Some(state) => files.load_after(state, lenient),
+        None => files.load(lenient).map(|loading| (loading, None)),
     };
-    let Some(state) = before.state.as_ref().filter(|state| !state.is_empty()) else {
-        return Err(refuse_units(&problems));
-    };
-    let what = "the files have errors: going on with the units that ran before, as they were";
-    let complaint = format!("{}\n{what}", files::render(&problems));
-    let loading = files.remember(state.units()).map_err(|_| refuse_units(&problems))?;
-    Ok((loading, Some(complaint)))
+    read.map_err(|problems| refuse_units(&problems))
 }
 
 /// Where units were looked for in vain, and what would do.

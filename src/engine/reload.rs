@@ -77,14 +77,15 @@ impl Engine {
     /// The plan that was followed when this state was saved, with what of the files is still as it was.
     fn plan_of_before(&self, files: Arc<Plan>) -> Arc<Plan> {
         let mut set = Set::default();
-        for (name, instance) in self.instances.iter().filter(|(_, instance)| !instance.removed) {
-            let unit = instance.pending.as_ref().unwrap_or(&instance.unit);
+        for (name, instance) in &self.instances {
+            let Some((unit, masked)) = instance.in_plan() else { continue };
             let there = files.units().get(name).map(|planned| &planned.loaded);
-            let same = there
-                .filter(|there| there.masked == instance.masked && (there.masked || there.unit == *unit));
-            let loaded = match same {
+            let loaded = match there.filter(|there| there.says(unit, masked)) {
                 Some(same) => same.clone(),
-                None => Arc::new(Loaded::remembered(unit.clone(), instance.masked)),
+                None => {
+                    let files = there.map(|there| there.files.clone()).unwrap_or_default();
+                    Arc::new(Loaded::remembered(unit.clone(), masked, files))
+                }
             };
             set.units.insert(name.clone(), loaded);
         }

@@ -91,9 +91,14 @@ impl Saved<'_> {
         self.instances.is_empty()
     }
 
-    /// The units of all instances, as they were last read.
-    pub fn units(&self) -> impl Iterator<Item = &Arc<Unit>> {
-        self.instances.values().map(|instance| instance.pending.as_ref().unwrap_or(&instance.unit))
+    /// The units of the plan that was followed, as they were last read, and whether each was masked.
+    pub fn units(&self) -> impl Iterator<Item = (&Arc<Unit>, bool)> {
+        self.instances.values().filter_map(|instance| instance.in_plan())
+    }
+
+    /// The same of one.
+    pub fn unit(&self, name: &Name) -> Option<(&Arc<Unit>, bool)> {
+        self.instances.get(name)?.in_plan()
     }
 }
 
@@ -189,6 +194,11 @@ impl Engine {
 }
 
 impl Instance {
+    /// What was last read of it, and whether it was masked; `None`: its file was gone.
+    pub(super) fn in_plan(&self) -> Option<(&Arc<Unit>, bool)> {
+        (!self.removed).then(|| (self.pending.as_ref().unwrap_or(&self.unit), self.masked))
+    }
+
     fn taken(&self) -> Option<Taken> {
         let life = self.life()?;
         let ended = matches!(&self.state, State::Stopping(stopping) if stopping.ended.is_some());

@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use serde_json::Value as Json;
+
+use super::Unit;
 use super::schema::join;
 use super::tree::{Entry, Node, Table, Value};
 
@@ -9,6 +12,25 @@ use super::tree::{Entry, Node, Table, Value};
 pub(super) fn render(table: &Table) -> String {
     let mut out = String::new();
     tables(&mut out, table, "");
+    out
+}
+
+/// What is in effect of a unit that no file says: in comments, key by key as uphold's own state has it, without
+/// what has its default.
+pub(super) fn of_before(unit: &Unit) -> String {
+    let mut out =
+        "# not from its file, but as it was before uphold was started again, in the words of its state:\n"
+            .to_owned();
+    let json = |unit: &Unit| -> Json {
+        let text = serde_json::to_string(unit).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    let (now, defaults) = (json(unit), json(&Unit::new(unit.name.clone())));
+    for (key, value) in now.as_object().into_iter().flatten() {
+        if defaults.get(key) != Some(value) {
+            let _ = writeln!(out, "# {key} = {value}");
+        }
+    }
     out
 }
 

@@ -71,24 +71,36 @@ impl Loaded {
         Loaded { unit, masked: false, files, table: None, fingerprint, remembered: false }
     }
 
-    /// A unit as an uphold before knew it, whose file cannot be read now or says something else. One that was
-    /// masked says nothing.
-    pub fn remembered(unit: Arc<Unit>, masked: bool) -> Loaded {
-        let (files, fingerprint) = (Vec::new(), Vec::new());
+    /// A unit as an uphold before knew it. These files, if any, are there for it and cannot be used now or say
+    /// something else. One that was masked says nothing.
+    pub fn remembered(unit: Arc<Unit>, masked: bool, files: Vec<PathBuf>) -> Loaded {
+        let fingerprint = Vec::new();
         let unit = if masked { Arc::new(Unit::new(unit.name.clone())) } else { unit };
         Loaded { unit, masked, files, table: None, fingerprint, remembered: true }
     }
 
-    /// The merged unit as TOML, each line with the file and line that its value came from.
+    /// It stands in no file that could be read: it is what an uphold before knew.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
+    }
+
+    /// It means the same as this.
+    pub fn says(&self, unit: &Unit, masked: bool) -> bool {
+        self.masked == masked && (masked || *self.unit == *unit)
+    }
+
+    /// The merged unit as TOML, each line with the file and line that its value came from. One that is remembered
+    /// has none: comments say what is in effect.
     pub fn cat(&self) -> String {
         if let Some(table) = &self.table {
             return cat::render(table);
         }
         match self.files.first() {
-            Some(file) => format!("# masked by {}\n", file.display()),
-            None if self.remembered => {
-                "# not from its file, but as it was before uphold was started again\n".to_owned()
+            _ if self.remembered && self.masked => {
+                "# masked, as it was before uphold was started again\n".to_owned()
             }
+            _ if self.remembered => cat::of_before(&self.unit),
+            Some(file) => format!("# masked by {}\n", file.display()),
             None => {
                 let words: Vec<_> = self.unit.command.iter().map(|word| cat::quoted(word)).collect();
                 format!("command = [{}]  # from the command line\n", words.join(", "))
@@ -154,13 +166,19 @@ impl Set {
     /// not be looked at.
     pub fn changed_on_disk(&self, name: &Name, sources: &Sources) -> Result<bool, Unseen> {
         let Some(loaded) = self.units.get(name) else { return Ok(false) };
-        // A unit of the command line has no file that could change, and one that is remembered no other.
-        if loaded.files.is_empty() {
+        // What is remembered is not what the files say, and a unit of the command line has none.
+        if loaded.remembered || loaded.files.is_empty() {
             return Ok(loaded.remembered);
         }
         let files = files::of(name, &sources.dirs)?;
         Ok(files.masked != loaded.masked || files::fingerprint(&files)?.as_ref() != Some(&loaded.fingerprint))
     }
+}
+
+/// The files that there are for this unit, if they can be looked at.
+pub fn files_of(name: &Name, dirs: &[Dir]) -> Vec<PathBuf> {
+    files::of(name, dirs)
+        .map_or_else(|_| Vec::new(), |files| files.file.into_iter().chain(files.drop_ins).collect())
 }
 
 /// Reads all unit files and drop-ins. The problems are all problems of all files; a unit with an error is

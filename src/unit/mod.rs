@@ -34,7 +34,7 @@ pub mod trust;
 pub use check::{check_files, named_by};
 pub use config::{Config, LogFormat, config};
 pub use files::Unseen;
-pub use load::{Dir, Loaded, Set, Sources, load};
+pub use load::{Dir, Loaded, Set, Sources, files_of, load};
 pub use name::{BadName, Name};
 pub use problem::{Problem, Severity};
 pub use signal::Signal;

@@ -1,6 +1,7 @@
 //! uphold is killed with -9 and started again: it takes over what runs.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use nix::sys::signal::Signal;
 
@@ -88,11 +89,26 @@ fn bad_files_are_no_reason_to_abandon_what_runs() {
     uphold.write_unit("web", "commnad = 3\n");
     uphold.again();
     assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
-    uphold.until_said("the files have errors: going on with the units that ran before");
-    assert_eq!(uphold.view("web")["changed_on_disk"], true);
+    uphold.until_said("the files have errors: going on with the units that ran before, as they were: ");
+    uphold.until_said(
+        "web.toml:1:1: unknown key `commnad`, and 1 more; correct them, then `uphold ctl daemon-reload`",
+    );
+    let file = uphold.path("units/web.toml").display().to_string();
+    let view = uphold.view("web");
+    assert_eq!((&view["changed_on_disk"], &view["unit_file"]), (&true.into(), &file.clone().into()));
+    let (_, cat, _) = uphold.ctl(&["cat", "web"]);
+    assert!(cat.starts_with("# not from its file, but as it was"), "{cat}");
+    assert!(cat.contains("\n# command = [\"sleep\",\"600\"]\n") && !cat.contains("umask"), "{cat}");
     uphold.write_unit("web", SLEEP);
     assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
     assert_eq!((uphold.state("web").as_str(), uphold.main_pid("web")), ("running", pid));
+    // One that is bad says nothing of the others.
+    uphold.write_unit("other", &format!("commnad = 3\n{SLEEP}"));
+    uphold.kill().again();
+    uphold.until_said("other.toml:1:1: unknown key `commnad`; correct it, then");
+    let view = uphold.view("web");
+    assert_eq!((&view["changed_on_disk"], &view["unit_file"]), (&false.into(), &file.into()));
+    assert!(uphold.ctl(&["cat", "web"]).1.contains("units/web.toml:1"));
 }
 
 #[test]
@@ -271,4 +287,196 @@ fn a_command_of_init_that_is_another_one_takes_the_place_of_the_one_before() {
     assert_eq!(uphold.exit().code(), Some(7), "{}", uphold.stderr());
     assert!(!is_alive(pid) && uphold.stderr().contains("Replaced"), "{}", uphold.stderr());
     assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn what_is_masked_stays_so_where_a_file_is_bad_at_a_kill_or_an_upgrade() {
+    let uphold = Uphold::new().unit("web", SLEEP).unit("other", SLEEP);
+    symlink("/dev/null", uphold.path("units/never.toml")).unwrap();
+    let mut uphold = uphold.start();
+    let other = uphold.until("web", "running").until("other", "running").main_pid("other");
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    fs::remove_file(uphold.path("units/web.toml")).unwrap();
+    symlink("/dev/null", uphold.path("units/web.toml")).unwrap();
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.write_unit("bad", "comand = 1\n");
+    let are_masked = |uphold: &Uphold| {
+        for unit in ["web", "never"] {
+            let view = uphold.view(unit);
+            assert_eq!((&view["state"], &view["reason"]), (&"inactive".into(), &"Masked".into()), "{view:#}");
+        }
+        assert_eq!((uphold.state("other").as_str(), uphold.main_pid("other")), ("running", other));
+    };
+    uphold.kill().again();
+    are_masked(&uphold);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    are_masked(&uphold);
+    // What is remembered is judged once the files are right again.
+    fs::remove_file(uphold.path("units/bad.toml")).unwrap();
+    fs::remove_file(uphold.path("units/web.toml")).unwrap();
+    uphold.write_unit("web", SLEEP);
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.until("web", "running");
+    assert_eq!(uphold.view("never")["reason"], "Masked");
+}
+
+#[test]
+fn a_bad_unit_file_takes_nothing_of_the_daemon_config_away() {
+    let uphold = Uphold::new();
+    let config = uphold.path("uphold.toml");
+    fs::write(&config, "main = \"web\"\nshutdown_timeout = \"200ms\"\n[log]\nlevel = \"debug\"\n").unwrap();
+    let mut uphold = uphold
+        .unit("web", "command = [\"sh\", \"-c\", \"trap 'exit 7' TERM; echo set; sleep 600 & wait\"]\n")
+        .unit("stubborn", "command = [\"sh\", \"-c\", \"trap '' TERM; echo set; while :; do sleep 600; done\"]\nstop.timeout = \"10m\"\n")
+        .mode(&["run", "--config", &config.display().to_string()])
+        .start();
+    for unit in ["web", "stubborn"] {
+        uphold.eventually("its trap is set", |uphold| uphold.log(unit) == ["set"]);
+    }
+    uphold.write_unit("bad", "comand = 1\n");
+    uphold.kill();
+    let said = uphold.stderr().len();
+    uphold.again();
+    // How one ends that is no child of its own, not every kernel tells.
+    assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+    uphold.eventually("its trap is set", |uphold| uphold.log("web") == ["set", "set"]);
+    assert!(uphold.stderr()[said..].contains("DEBUG"), "{}", uphold.stderr());
+    fs::remove_file(uphold.path("units/bad.toml")).unwrap();
+    assert_eq!(uphold.ctl(&["daemon-reload", "--dry-run"]).1, "nothing changed\n");
+    uphold.write_unit("bad", "comand = 1\n");
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.signal(Signal::SIGTERM);
+    assert_eq!(uphold.exit().code(), Some(7), "{}", uphold.stderr());
+}
+
+const ONCE: &str = "type = \"oneshot\"\ncommand = [\"sh\", \"-c\", \"echo run >> runs\"]\n";
+
+/// A lenient uphold with a oneshot that has completed, a service that was stopped, and one that requires another.
+fn lenient() -> Uphold {
+    let uphold = Uphold::new().mode(&["run", "--lenient"]);
+    let once = format!("working_dir = \"{}\"\n{ONCE}", uphold.dir.path().display());
+    let told = format!(
+        "cd {}; trap 'echo $0 >> told; exit' TERM; echo set; sleep 600 & wait",
+        uphold.dir.path().display()
+    );
+    let uphold = uphold
+        .unit("once", &once)
+        .unit("down", SLEEP)
+        .unit("db", &format!("command = [\"sh\", \"-c\", \"{told}\", \"db\"]\n"))
+        .unit("web", &format!("requires = [\"db\"]\ncommand = [\"sh\", \"-c\", \"{told}\", \"web\"]\n"))
+        .start();
+    symlink("/dev/null", uphold.path("units/never.toml")).unwrap();
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.until("once", "completed").until("down", "running");
+    assert_eq!(uphold.ctl(&["stop", "down"]).0, 0);
+    for unit in ["db", "web"] {
+        uphold.eventually("its trap is set", |uphold| uphold.log(unit) == ["set"]);
+    }
+    uphold
+}
+
+fn spoil(uphold: &Uphold, unit: &str) {
+    let path = uphold.path(&format!("units/{unit}.toml"));
+    fs::write(&path, format!("comand = 1\n{}", fs::read_to_string(&path).unwrap())).unwrap();
+}
+
+fn mend(uphold: &Uphold, unit: &str) {
+    let path = uphold.path(&format!("units/{unit}.toml"));
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("comand = 1\n", "")).unwrap();
+}
+
+#[test]
+fn a_lenient_start_takes_no_bad_file_for_one_that_is_gone() {
+    let mut uphold = lenient();
+    let pids = |uphold: &Uphold| (uphold.main_pid("db"), uphold.main_pid("web"));
+    let before = pids(&uphold);
+    ["once", "down", "db"].iter().for_each(|unit| spoil(&uphold, unit));
+    fs::remove_file(uphold.path("units/never.toml")).unwrap();
+    uphold.write_unit("never", "comand = 1\n");
+    uphold.write_unit("new", SLEEP);
+    uphold.kill().again();
+    uphold.until_said("going on with those that ran before and cannot be loaded, as they were");
+    // What is right is loaded.
+    uphold.until("new", "running");
+    assert_eq!(pids(&uphold), before);
+    assert_eq!((uphold.state("once").as_str(), uphold.state("down").as_str()), ("completed", "inactive"));
+    for (unit, changed) in [("once", true), ("down", true), ("db", true), ("never", true), ("web", false)] {
+        let view = uphold.view(unit);
+        assert_eq!(
+            (&view["removed"], &view["changed_on_disk"]),
+            (&false.into(), &changed.into()),
+            "{view:#}"
+        );
+    }
+    assert_eq!(uphold.view("down")["reason"], "StoppedByOperator");
+    assert_eq!(uphold.view("never")["reason"], "Masked");
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 1);
+    fs::remove_file(uphold.path("units/never.toml")).unwrap();
+    symlink("/dev/null", uphold.path("units/never.toml")).unwrap();
+    ["once", "down", "db"].iter().for_each(|unit| mend(&uphold, unit));
+    assert_eq!(uphold.ctl(&["daemon-reload"]), (0, "nothing changed\n".to_owned(), String::new()));
+    assert_eq!((uphold.state("once").as_str(), uphold.state("down").as_str()), ("completed", "inactive"));
+    assert_eq!(fs::read_to_string(uphold.path("runs")).unwrap(), "run\n");
+}
+
+#[test]
+fn a_lenient_upgrade_with_a_bad_file_keeps_the_order_of_the_stop() {
+    let mut uphold = lenient();
+    spoil(&uphold, "db");
+    let (code, _, err) = uphold.ctl(&["upgrade"]);
+    assert_eq!(code, 0, "{err}");
+    uphold.until_event("db", "Adopted");
+    uphold.signal(Signal::SIGTERM);
+    assert!(uphold.exit().success());
+    assert_eq!(fs::read_to_string(uphold.path("told")).unwrap(), "web\ndb\n");
+}
+
+#[test]
+fn a_lenient_start_keeps_all_as_it_was_where_a_good_file_has_no_place_beside_what_is_remembered() {
+    let mut uphold = lenient();
+    let pids = |uphold: &Uphold| (uphold.main_pid("db"), uphold.main_pid("web"));
+    let before = pids(&uphold);
+    // web as it was requires db, and by its file, which is right, db requires web.
+    spoil(&uphold, "web");
+    uphold.write_unit("db", "requires = [\"web\"]\ncommand = [\"sleep\", \"600\"]\n");
+    uphold.kill().again();
+    assert_eq!(pids(&uphold), before);
+    // A file that is gone, and what requires it.
+    fs::remove_file(uphold.path("units/db.toml")).unwrap();
+    mend(&uphold, "web");
+    uphold.kill().again();
+    assert_eq!(pids(&uphold), before);
+    for unit in ["db", "web"] {
+        assert_eq!(uphold.view(unit)["removed"], false, "{unit}");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_takes_no_unit_away_from_a_lenient_start() {
+    let uphold = Uphold::new();
+    let other = uphold.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("far.toml"), SLEEP).unwrap();
+    let mut uphold = uphold
+        .unit("web", SLEEP)
+        .mode(&["run", "--lenient", "--units", &other.display().to_string()])
+        .start();
+    let pid = uphold.until("far", "running").main_pid("far");
+    uphold.kill();
+    fs::rename(&other, uphold.path("away")).unwrap();
+    uphold.write_unit("new", SLEEP);
+    uphold.again().until("new", "running");
+    assert_eq!((uphold.main_pid("far"), &uphold.view("far")["removed"]), (pid, &false.into()));
+}
+
+#[test]
+fn an_uphold_without_units_is_upgraded_also_beside_a_bad_file() {
+    let uphold = Uphold::new().start();
+    uphold.write_unit("bad", "comand = 1\n");
+    let (code, _, err) = uphold.ctl(&["upgrade"]);
+    assert_eq!(code, 0, "{err}");
+    fs::remove_file(uphold.path("units/bad.toml")).unwrap();
+    uphold.write_unit("web", SLEEP);
+    assert_eq!(uphold.ctl(&["daemon-reload"]).0, 0);
+    uphold.until("web", "running");
 }

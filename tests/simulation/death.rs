@@ -1,8 +1,11 @@
 //! The death of uphold: what was recorded is all that the next one knows, and the processes live on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uphold::engine::{Effect, Engine, Input, Saved};
+use uphold::plan::Plan;
+use uphold::unit::{Loaded, Set};
 
 use super::world::World;
 
@@ -73,6 +76,17 @@ impl Journal {
     }
 }
 
+/// The plan of before, as an uphold follows it whose files are bad.
+fn remembered(saved: &Saved<'_>) -> Result<Arc<Plan>, String> {
+    let mut set = Set::default();
+    for (unit, masked) in saved.units() {
+        let loaded = Loaded::remembered(unit.clone(), masked, Vec::new());
+        set.units.insert(unit.name.clone(), Arc::new(loaded));
+    }
+    let plan = Plan::new(&set).map(|(plan, _)| Arc::new(plan));
+    plan.map_err(|problems| format!("what is remembered is no plan: {problems:?}"))
+}
+
 impl World {
     fn roll_blow(&mut self) -> Blow {
         let any = self.dice.percent(20);
@@ -100,14 +114,17 @@ impl World {
             self.host.unseen(news);
         }
         self.now = back;
-        self.tell(|| format!("killed, and back; the same: {same}"));
 
+        // Files that are bad by then change nothing: all goes on as it was.
+        let bad = self.dice.percent(30);
+        self.tell(|| format!("killed, and back; the same: {same}; bad files: {bad}"));
         let whole = self.dice.percent(20);
         let Some(journal) = &mut self.journal else { return Err("a death that was not to be".to_owned()) };
         if whole {
             journal.begin(&self.engine)?;
         }
         let saved = journal.read()?;
+        let remembered = if bad { Some(remembered(&saved)?) } else { None };
         let time = self.time();
         let new = Engine::restored(self.settings.clone(), saved, time, same);
         let mut old = std::mem::replace(&mut self.engine, new);
@@ -121,9 +138,15 @@ impl World {
         if self.dice.percent(15) {
             self.blow = Some(self.roll_blow());
         }
-        let plan = self.plan()?;
+        let plan = match remembered {
+            Some(plan) => plan,
+            None => self.plan()?,
+        };
+        // The one before lives on for comparison. What is remembered is what it follows, if it has read anything.
+        let followed = old.plan().clone();
+        let its_own = if bad && !followed.units().is_empty() { followed } else { plan.clone() };
+        old.handle(time, Input::Load { plan: its_own, update: false, ticket: None }, &mut Vec::new());
         let load = Input::Load { plan, update: false, ticket: None };
-        old.handle(time, load.clone(), &mut Vec::new());
         self.input(load)?;
         if self.deaths != deaths {
             return Ok(());

@@ -61,6 +61,8 @@ pub struct Rules {
     seen: BTreeMap<Name, StateName>,
     /// What was shown of ended runs of the instance that the input at hand is about, and its main process.
     before: (Vec<LastExit>, Option<u32>),
+    /// What was not up at the last load and was not seen up since: what runs may be spared of it.
+    absent: BTreeSet<Name>,
     /// What a reload at hand must not touch.
     untouched: BTreeSet<Name>,
     /// What proxies were told.
@@ -156,6 +158,8 @@ impl Rules {
             }
             Input::Load { ticket, plan, update } => {
                 self.loads += 1;
+                let names = engine.instances().into_iter();
+                self.absent.extend(names.filter(|name| view(engine, now, name).is_some_and(|view| !view.up)));
                 if !update && !engine.shutting_down() {
                     self.untouched = untouched(now, plan, engine);
                 }
@@ -267,6 +271,9 @@ impl Rules {
                 self.killing(event)?;
             }
             Effect::Endpoints { instance, endpoints } => {
+                if endpoints.as_ref().is_some_and(|offer| offer.ready) {
+                    self.absent.remove(instance);
+                }
                 let before = match endpoints {
                     Some(new) => self.offered.insert(instance.clone(), (**new).clone()),
                     None => self.offered.remove(instance),
@@ -358,7 +365,8 @@ impl Rules {
         let (mut ahead, mut seen) = (vec![name], BTreeSet::from([name]));
         while let Some(via) = ahead.pop() {
             for dependent in units.get(via).map(|planned| &planned.dependents).into_iter().flatten() {
-                let requires = units.get(dependent).is_some_and(|planned| planned.requires.contains(via));
+                let requires = units.get(dependent).is_some_and(|planned| planned.requires.contains(via))
+                    && !self.absent.contains(via);
                 // An operator's stop may have been let go before the shutdown began, when who only wants it did
                 // not count, and have waited since for no more than the exec.
                 let ending = engine.shutting_down() && reason != "StoppedByOperator";
@@ -487,6 +495,9 @@ impl Rules {
 
     fn sees(&mut self, now: Time, view: &View, engine: &Engine, host: &Host) -> Result<(), String> {
         let name = &view.name;
+        if view.up {
+            self.absent.remove(name);
+        }
         let alive = host.process(name).filter(|process| process.born && !process.exited);
         hold!(view.pid.is_some() == alive.is_some(), "{name} shows pid {:?}, and {alive:?} lives", view.pid);
         let well = view.up && view.ready != Some(false);

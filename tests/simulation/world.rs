@@ -180,6 +180,8 @@ impl World {
             unit.restart.policy = Policy::Never;
             unit.on_end = OnEnd::Shutdown;
             unit.kind = Kind::Simple;
+            // It may have been a group, and COMMAND is known by its words.
+            unit.command = vec!["/bin/true".to_owned()];
             unit.autostart = true;
             settings.command = Some(last.clone());
             settings.command_timeout = self.dice.percent(50).then(|| self.dice.wait(secs(40)));
@@ -236,6 +238,7 @@ impl World {
         }
         if self.command.as_ref() == Some(&unit.name) {
             unit.kind = Kind::Simple;
+            unit.command = vec!["/bin/true".to_owned()];
             unit.autostart = true;
             unit.restart.policy = Policy::Never;
             unit.on_end = OnEnd::Shutdown;
@@ -246,8 +249,11 @@ impl World {
     pub(super) fn plan(&self) -> Result<Arc<Plan>, String> {
         let mut set = Set::default();
         for (name, unit) in &self.units {
-            let mut loaded = Loaded::synthetic(unit.clone());
-            loaded.masked = self.masked.contains(name);
+            let masked = self.masked.contains(name);
+            // Of a masked one nothing is read.
+            let unit = if masked { Unit::new(name.clone()) } else { unit.clone() };
+            let mut loaded = Loaded::synthetic(unit);
+            loaded.masked = masked;
             set.units.insert(name.clone(), Arc::new(loaded));
         }
         Plan::new(&set).map(|(plan, _)| Arc::new(plan)).map_err(|problems| format!("no plan: {problems:?}"))
@@ -314,7 +320,10 @@ impl World {
         match &input {
             Input::Load { update, .. } => {
                 let units: Vec<String> = self.units.values().map(shape).collect();
-                self.tell(|| format!("> load, update {update}:\n    {}", units.join("\n    ")));
+                let masked = self.masked.clone();
+                self.tell(|| {
+                    format!("> load, update {update}, masked {masked:?}:\n    {}", units.join("\n    "))
+                });
             }
             input => {
                 self.quiet = matches!(input, Input::Tick | Input::Probed { .. });
