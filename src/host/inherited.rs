@@ -17,7 +17,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::memory::{self, name_in};
 use super::pipes::Pipes;
-use super::store::{self, Stored};
+use super::store::{self, Part, Stored};
 use super::{fifo, reexec, sys};
 use crate::file_id::FileId;
 
@@ -105,10 +105,16 @@ impl Inherited {
     }
 
     /// The reading ends of output: those of FIFOs in the private directory, which somebody may have removed since or
-    /// remove yet, and those of pipes without a name. A mark tells of each FIFO that is gone (`fifo`). Gives what this
+    /// remove yet, and those of pipes without a name; and pidfds of main processes that are no children. A mark tells of each FIFO that is gone (`fifo`). Gives what this
     /// image has to do without, and why. Call it once.
     pub fn take_pipes(&mut self, private: Option<&Path>) -> (Stored, Option<String>) {
         let noted = self.memory(super::pipes::FILE).and_then(Result::ok).map(Pipes::of);
+        let processes = self.take_all(|fd, link| {
+            match noted.as_ref().and_then(|noted| noted.process(fd.as_raw_fd(), link)) {
+                Some(run) => Ok((run, fd)),
+                None => Err(fd),
+            }
+        });
         let found = self.take_all(|fd, link| {
             let at = private.filter(|private| lay_in(private, place(link))).zip(place(link).file_name());
             if let Some((private, name)) = at
@@ -123,6 +129,9 @@ impl Inherited {
             }
         });
         let (mut stored, mut lack) = (Stored::default(), None);
+        for (run, pidfd) in processes {
+            stored.put((run, Part::Pid), pidfd);
+        }
         for ((instance, run, stream), pipe, path) in found {
             if let Some(path) = path
                 && let Err(error) = fifo::mark(&path)
@@ -202,7 +211,6 @@ impl Inherited {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::host::store::Part;
     use crate::host::{Stream, fifo};
 
     /// These are open, and nobody else's.

@@ -1,11 +1,13 @@
 //! Which descriptors of uphold are the reading ends of whose output, where that comes out of no FIFO that has a
-//! name: for the next image, to which they pass over by their numbers.
+//! name, and which are pidfds of main processes that are no children of uphold: for the next image, to which they
+//! pass over by their numbers.
 //!
 //! ```text
-//! 128 bytes for each descriptor, in the order of their numbers: inode of the pipe (8) | length (8) | NAME.RUN.out
+//! 128 bytes for each descriptor, in the order of their numbers: its inode (8) | length (8) | NAME.RUN.out, or RUN.pid
 //! ```
 //!
-//! Nothing is ever taken out: a pipe of another inode is another pipe.
+//! Nothing is ever taken out: a pipe of another inode is another pipe. So is a pidfd, from Linux 6.9 on; before, it
+//! tells nothing of a process that has ended.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,6 +17,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::inherited::Inherited;
+use super::store::{self, Part};
 use super::{Stream, fifo, memory};
 use crate::engine::Run;
 use crate::unit::Name;
@@ -47,25 +50,42 @@ impl Pipes {
         !self.said.swap(true, SeqCst)
     }
 
-    /// This is the reading end of the output of which the FIFO would have this name.
-    pub(super) fn note(&self, pipe: &OwnedFd, name: &str) -> io::Result<()> {
-        let inode = fs::metadata(memory::own(pipe.as_raw_fd()))?.ino();
+    /// This is the reading end of the output of which the FIFO would have this name, or a pidfd of that name
+    /// (`store`).
+    pub(super) fn note(&self, descriptor: &OwnedFd, name: &str) -> io::Result<()> {
+        let inode = fs::metadata(memory::own(descriptor.as_raw_fd()))?.ino();
         let mut entry = [0; ENTRY];
         let parts = [&inode.to_le_bytes()[..], &(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
         entry.get_mut(..parts.len()).ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(&parts);
-        self.file.write_all_at(&entry, place(pipe.as_raw_fd()))
+        self.file.write_all_at(&entry, place(descriptor.as_raw_fd()))
     }
 
     /// Whose output comes out of this descriptor, which /proc calls so: that has the inode. The number may be that of
     /// a file by now, which nobody looks at here.
     pub(super) fn whose(&self, fd: RawFd, link: &Path) -> Option<(Name, Run, Stream)> {
+        let (inode, name) = self.noted(fd)?;
+        fifo::named(&name).filter(|_| link == format!("pipe:[{inode}]"))
+    }
+
+    /// Which run's main process this is a pidfd of, likewise.
+    pub(super) fn process(&self, fd: RawFd, link: &Path) -> Option<Run> {
+        if link != "anon_inode:[pidfd]" {
+            return None;
+        }
+        let (inode, name) = self.noted(fd)?;
+        let (run, part) = store::parse(&name)?;
+        let same = fs::metadata(memory::own(fd)).is_ok_and(|found| found.ino() == inode);
+        (same && part == Part::Pid).then_some(run)
+    }
+
+    /// Inode and name of the descriptor that had this number last.
+    fn noted(&self, fd: RawFd) -> Option<(u64, String)> {
         let mut entry = [0; ENTRY];
         self.file.read_exact_at(&mut entry, place(fd)).ok()?;
         let (numbers, _) = entry[..NAME].as_chunks();
         let [inode, length] = <[[u8; 8]; 2]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
         let name = entry[NAME..].get(..usize::try_from(length).ok()?)?;
-        let same = link.to_str()? == format!("pipe:[{inode}]");
-        fifo::named(std::str::from_utf8(name).ok()?).filter(|_| same)
+        Some((inode, std::str::from_utf8(name).ok()?.to_owned()))
     }
 }
 
