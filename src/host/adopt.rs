@@ -1,8 +1,8 @@
 //! Taking over what an uphold before has started, after it was killed or has become this one by an exec.
 //!
-//! A process is ours if it is our child of the recorded pid, or if its start is the recorded one; where uphold
-//! was killed before it could record that, if it is in the run's cgroup or carries its UPHOLD_RUN. Nothing
-//! else ever gets a signal.
+//! A process is ours if it is our child of the recorded pid, or if its start is the recorded one, by uphold or by
+//! itself before its exec; where neither could be, if it is in the run's cgroup or carries its UPHOLD_RUN. Nothing
+//! else ever gets a signal. What may be ours, and cannot be told, keeps its instance from a second main process.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use super::kin::{self, Kin};
 use super::launch::{marker, probe_marker, stem};
 use super::patience::patiently;
 use super::runs::{FoundBy, Living, Main};
-use super::slots::Record;
+use super::slots::{Record, Slot};
 use super::store::{Part, Stored};
 use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
 use nix::errno::Errno;
@@ -56,12 +56,24 @@ pub(super) struct Other {
     start: u64,
     /// `None`: a kernel before 5.3, or too many open files. It is then looked at now and then.
     pidfd: Option<OwnedFd>,
+    /// It is what it is taken for. Else nobody can tell, and it gets no signal.
+    proven: bool,
+}
+
+/// Whether a process is the one that was looked for.
+enum Proof {
+    /// It is.
+    Same,
+    /// It has its pid, and is another one.
+    Stranger,
+    /// Nothing tells.
+    None,
 }
 
 impl Other {
     /// The pidfd comes first: what is compared afterwards is the process that it holds. `None`: it is gone, or
     /// never was what is looked for. `is_it` gets its start, if that can be looked at: what cannot is not gone.
-    fn find(record: &Record, is_it: impl FnOnce(Option<u64>) -> bool) -> Option<Other> {
+    fn find(record: &Record, is_it: impl FnOnce(Option<u64>) -> Proof) -> Option<Other> {
         let pid = record.pid;
         let pidfd = match sys::pidfd_open(pid) {
             Ok(pidfd) => Some(pidfd),
@@ -69,7 +81,16 @@ impl Other {
             Err(_) => None,
         };
         let start = patiently(|| kin::proc(pid)).map(|found| found.map_or(0, |found| found.start)).ok();
-        is_it(start).then(|| Other { pid, start: start.unwrap_or(record.start), pidfd })
+        let proven = match is_it(start) {
+            Proof::Same => true,
+            Proof::Stranger => return None,
+            Proof::None => false,
+        };
+        Some(Other { pid, start: start.unwrap_or(record.start), pidfd, proven })
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
     pub(super) fn lives(&self) -> bool {
@@ -82,6 +103,7 @@ impl Other {
 
     pub(super) fn strike(&self, signal: Signal) {
         match &self.pidfd {
+            _ if !self.proven => {}
             Some(pidfd) => drop(sys::pidfd_kill(pidfd, signal)),
             None if self.lives() => drop(sys::kill(self.pid, signal)),
             None => {}
@@ -97,7 +119,8 @@ impl Other {
         while self.lives() {
             tokio::time::sleep(AGAIN).await;
         }
-        let Some(pidfd) = &self.pidfd else { return Exit::Unknown };
+        // How a stranger has ended says nothing.
+        let Some(pidfd) = self.pidfd.as_ref().filter(|_| self.proven) else { return Exit::Unknown };
         let mut left = REAPED;
         loop {
             match sys::pidfd_exit(pidfd) {
@@ -117,15 +140,16 @@ impl Host {
     pub fn adopt(&mut self, taken: Taken, foreground: bool, stored: &mut Stored) {
         let Taken { instance, run, unit, so_far } = taken;
         let order = Order { instance, run, unit, foreground };
-        let record = self.slots.get(run).map(|slot| slot.record());
-        let begun = record.filter(|record| record.pid != 0);
+        let slot = self.slots.get(run);
+        let begun = slot.map(|slot| looked_at(slot, slot.record())).filter(|record| record.pid != 0);
+        let unseen = slot.is_some_and(|slot| slot.record().start == 0);
         if so_far == SoFar::Ordered && begun.is_none() {
             // The kernel writes the pid before the child may run: there was no child.
             self.slots.release(run);
             return self.spawn(order);
         }
-        let order = match begun.filter(|record| so_far == SoFar::Ordered && record.start == 0) {
-            Some(record) => match self.brood(order, record.pid, stored) {
+        let order = match begun.filter(|_| so_far == SoFar::Ordered && unseen) {
+            Some(record) => match self.brood(order, &record, stored) {
                 Some(order) => order,
                 None => return,
             },
@@ -142,10 +166,10 @@ impl Host {
         };
         let start = match &found {
             Found::Child => kin::started(pid),
-            Found::Other(other) => other.start,
-            Found::Kept(_) | Found::Ended(_) => 0,
+            Found::Other(other) if other.proven => other.start,
+            Found::Other(_) | Found::Kept(_) | Found::Ended(_) => 0,
         };
-        let begun = match self.slots.get(run).filter(|_| begun.is_some_and(|record| record.start == 0)) {
+        let begun = match slot.filter(|_| unseen) {
             // It is proven to be the run's by now, and the next uphold is to know it at once.
             Some(slot) if start != 0 => {
                 slot.born(pid, start, kin::owner(pid));
@@ -157,8 +181,9 @@ impl Host {
         let output = self.reopen(&order, &stem, stored, lives);
         let process = || match &found {
             Found::Child => sys::pidfd_open(pid).ok(),
-            Found::Other(other) => other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok()),
-            Found::Kept(_) | Found::Ended(_) => None,
+            // What a manager keeps is taken for proven.
+            Found::Other(other) if other.proven => other.pidfd.as_ref().and_then(|fd| fd.try_clone().ok()),
+            Found::Other(_) | Found::Kept(_) | Found::Ended(_) => None,
         };
         let deposits = self.deposits(run, process, &output);
         self.say(News::Resumed { instance: order.instance.clone(), run, output, deposits });
@@ -169,17 +194,23 @@ impl Host {
         }
         let watched = leaf.as_ref().and_then(|leaf| self.watch_leaf(leaf));
         let marker = (!foreground).then(|| marker(&order, &self.settings.token));
-        let found_by = match (leaf, begun, marker) {
+        let unproven = matches!(&found, Found::Other(other) if !other.proven);
+        if unproven {
+            self.say_unproven(&order, pid);
+        }
+        let found_by = match (leaf, begun.filter(|_| !unproven), marker) {
             (Some(leaf), _, _) => FoundBy::Cgroup(leaf),
             (None, Some(record), marker) => {
                 let kin = Kin::since(pid, record.start, !foreground, record.uid, marker.as_deref());
                 FoundBy::Kin(kin)
             }
-            // Which process it was is lost. What carries its marker is left of it, and ended before another run.
+            // Which process it was is lost, or may be a stranger by now. What carries its marker is left of it, and
+            // ended before another run.
             (None, None, Some(marker)) => {
                 let uid = Identity::of(&order.unit).map_or(0, |identity| identity.uid);
                 FoundBy::Kin(Kin::since(NOBODY, 0, false, uid, Some(&marker)))
             }
+            (None, None, None) if unproven => FoundBy::Kin(Kin::since(NOBODY, 0, false, 0, None)),
             // Nothing is known of it: nothing is left of it.
             (None, None, None) => {
                 self.say_over(key, so_far);
@@ -225,7 +256,9 @@ impl Host {
     /// forgotten, but for what is `needed` still, and what has ended meanwhile is heard of.
     pub fn adopted(&mut self, wanted: &HashSet<Run>, needed: &HashSet<Run>, stored: &mut Stored) {
         for run in self.slots.runs() {
-            let Some(record) = self.slots.get(run).map(|slot| slot.record()) else { continue };
+            let Some(record) = self.slots.get(run).map(|slot| looked_at(slot, slot.record())) else {
+                continue;
+            };
             if run.0 & PROBES != 0 {
                 // Its attempt is nobody's any more. It leads a session, so a group.
                 end_stray(&record, &self.settings.token);
@@ -257,6 +290,16 @@ impl Host {
         }
     }
 
+    fn say_unproven(&self, order: &Order, pid: i32) {
+        let message = format!(
+            "process {pid} has the pid of its main process, and uphold may not look whether it is that: it gets no \
+             signal, and nothing is started beside it until it has ended; if it is another one, `kill` it or let it \
+             end, and give uphold CAP_SYS_PTRACE or a cgroup that it may write to"
+        );
+        let instance = Some(order.instance.clone());
+        self.say(News::Notice { instance, reason: "Unproven", message });
+    }
+
     fn say_over(&mut self, (instance, run): Key, so_far: SoFar) {
         match so_far {
             SoFar::Ordered | SoFar::Born => {
@@ -272,12 +315,12 @@ impl Host {
         if let Some(exit) = record.exit {
             return Found::Ended(exit);
         }
-        if sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
+        if is_child(record) {
             return Found::Child;
         }
         match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
             Some((Some(pid), pidfd)) if pid == record.pid => {
-                return Found::Kept(Other { pid, start: record.start, pidfd: Some(pidfd) });
+                return Found::Kept(Other { pid, start: record.start, pidfd: Some(pidfd), proven: true });
             }
             // It was reaped.
             Some((Some(-1), pidfd)) => {
@@ -286,12 +329,12 @@ impl Host {
             Some((Some(_) | None, _)) | None => {}
         }
         let is_it = |start: Option<u64>| match (record.start, start) {
-            // uphold was killed before it could look, or cannot now.
+            // Nobody could look before uphold was killed, or it cannot now.
+            (0, _) | (_, None) if leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid)) => Proof::Same,
             (0, _) | (_, None) => {
-                let marker = format!("UPHOLD_RUN={}", marker(order, &self.settings.token));
-                leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid)) || has(record.pid, &marker)
+                has(record.pid, &format!("UPHOLD_RUN={}", marker(order, &self.settings.token)))
             }
-            (known, Some(start)) => known == start,
+            (known, Some(start)) => same(known == start),
         };
         Other::find(record, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
     }
@@ -299,7 +342,7 @@ impl Host {
     /// Hears of the end of a process that is no child.
     fn watch_end(&self, key: &Key, other: &Other) {
         let pidfd = other.pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
-        let other = Other { pid: other.pid, start: other.start, pidfd };
+        let other = Other { pid: other.pid, start: other.start, pidfd, proven: other.proven };
         let (wakes, key) = (self.wakes.clone(), key.clone());
         task::detached(async move {
             let exit = other.ended().await;
@@ -344,29 +387,51 @@ impl Host {
     }
 }
 
+/// With the start that is known of it, by whomever it was stored.
+fn looked_at(slot: &Slot, record: Record) -> Record {
+    Record { start: slot.started(record.pid), ..record }
+}
+
+/// It is a child of this process and not reaped. Another child may have its pid by now: one that this uphold has made
+/// since it began.
+pub(super) fn is_child(record: &Record) -> bool {
+    sys::wait(sys::Child::Pid(record.pid), true, false).is_ok()
+        && (record.start == 0 || [0, record.start].contains(&kin::started(record.pid)))
+}
+
+fn same(is_it: bool) -> Proof {
+    if is_it { Proof::Same } else { Proof::Stranger }
+}
+
 /// Ends a probe's command that nobody waits for any more.
 fn end_stray(record: &Record, token: &str) {
     if record.pid == 0 || record.exit.is_some() {
         return;
     }
     // The image before was gone before it could look: a child's pid is its own till it is reaped.
-    if record.start == 0 && sys::wait(sys::Child::Pid(record.pid), true, false).is_ok() {
+    if record.start == 0 && is_child(record) {
         let _ = sys::kill(record.pid, Signal::KILL);
         let _ = sys::kill(-record.pid, Signal::KILL);
         return;
     }
     let is_it = |start: Option<u64>| match record.start {
         0 => has(record.pid, &format!("UPHOLD_PROBE={}", probe_marker(record.run, token))),
-        known => start == Some(known),
+        known => same(start == Some(known)),
     };
     // It leads its group, which has its number for as long as it lives.
-    if Other::find(record, is_it).is_some_and(|other| other.lives()) {
+    if let Some(other) = Other::find(record, is_it).filter(|other| other.proven && other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
+        // It may not lead it yet.
+        other.strike(Signal::KILL);
     }
 }
 
-/// The process has this in its environment.
-fn has(pid: i32, entry: &str) -> bool {
-    std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
+/// The process has this in its environment, or another one. What has none may have dropped it.
+fn has(pid: i32, entry: &str) -> Proof {
+    match std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")) {
+        Ok(environ) if !environ.is_empty() => {
+            same(environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
+        }
+        Ok(_) | Err(_) => Proof::None,
+    }
 }

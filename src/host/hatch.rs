@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use super::adopt::is_child;
+use super::slots::Record;
 use super::{Host, Order, Stored, Wake, kin, sys};
 use crate::engine::{SoFar, Taken};
 use crate::task;
@@ -52,8 +54,9 @@ impl Chick {
 impl Host {
     /// Whether an ordered run has begun with this process of which nobody has seen the exec: then the order comes
     /// back. Else it is seen to here.
-    pub(super) fn brood(&mut self, order: Order, pid: i32, stored: &mut Stored) -> Option<Order> {
-        if sys::wait(sys::Child::Pid(pid), true, false).is_err() {
+    pub(super) fn brood(&mut self, order: Order, record: &Record, stored: &mut Stored) -> Option<Order> {
+        let pid = record.pid;
+        if !is_child(record) {
             // No child of this process: what was that of another uphold is no such thing any more (`lock`).
             return Some(order);
         }

@@ -77,7 +77,7 @@ impl Living {
             (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
             (Main::Other(other), Scope::Main) => other.strike(signal),
             // Its group has its number for as long as it lives.
-            (Main::Other(other), Scope::Group) if other.lives() => {
+            (Main::Other(other), Scope::Group) if other.is_proven() && other.lives() => {
                 let _ = sys::kill(-self.pid, signal);
             }
             (Main::Other(_), Scope::Group) => {}

@@ -1,0 +1,84 @@
+//! Whose a process is: what uphold takes over and what it leaves alone where a pid tells too little.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::dsl::*;
+
+/// Root that may look into nobody else's processes, in a mount namespace in which there is nothing to make a cgroup
+/// in: as Docker has it, with its own set of capabilities and a cgroup that is read-only.
+fn as_in_docker() -> Option<Uphold> {
+    if !is_root() {
+        skip("only root can mount, and run a unit as another user");
+        return None;
+    }
+    let line = "set -e; for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do umount -l $at; done; \
+        ! grep -q cgroup2 /proc/mounts; \
+        exec setpriv --bounding-set=-sys_ptrace,-sys_admin,-perfmon,-checkpoint_restore,-sys_resource \
+        --inh-caps=-sys_ptrace \"$@\"";
+    let uphold = Uphold::new();
+    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    Some(uphold.under(&["unshare", "-m", "sh", "-c", line, "sh", "env", &plan]))
+}
+
+/// The head of the state.
+fn head(uphold: &Uphold) -> serde_json::Value {
+    let state = fs::read_to_string(uphold.path("run/private/state")).unwrap();
+    serde_json::from_str(&state.lines().next().unwrap()[9..]).unwrap()
+}
+
+/// What this line of upholds has started and lives.
+fn started(uphold: &Uphold) -> Vec<i32> {
+    marked(head(uphold)["token"].as_str().unwrap())
+}
+
+/// A unit of another user, of which uphold is killed when the process executes its command and nothing else is on
+/// record: its pid.
+fn killed_at_its_birth(uphold: Uphold) -> (Uphold, i32) {
+    let text = "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\nautostart = false\n";
+    let mut uphold = uphold.unit("web", text).start();
+    uphold.fail("cloned 1 kill");
+    assert_eq!(uphold.http("POST /v1/units/web/start"), None);
+    uphold.exit();
+    let pids = started(&uphold);
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    (uphold, pids[0])
+}
+
+#[test]
+fn what_uphold_may_not_look_into_is_taken_over_though_uphold_was_killed_at_its_birth() {
+    let Some(uphold) = as_in_docker() else { return };
+    let (mut uphold, pid) = killed_at_its_birth(uphold);
+    uphold.again().until("web", "running");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    assert_eq!(uphold.view("web")["restarts"], 0);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    assert!(!is_alive(pid));
+}
+
+/// Field 22 of /proc/PID/stat as the child itself has stored it (src/host/slots.rs).
+const EARLY: u64 = 40;
+
+#[test]
+fn what_nothing_proves_gets_no_signal_and_nothing_is_started_beside_it() {
+    let Some(uphold) = as_in_docker() else { return };
+    let (mut uphold, pid) = killed_at_its_birth(uphold);
+    // As where there was no /proc for the child to look at.
+    let slots = fs::File::options().write(true).open(uphold.path("run/private/runs")).unwrap();
+    for slot in 1..16 {
+        slots.write_all_at(&[0; 8], slot * 64 + EARLY).unwrap();
+    }
+    uphold.again().until_event("web", "Unproven");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    let (code, _, said) = uphold.ctl(&["stop", "web"]);
+    assert_eq!(code, 1, "{said}");
+    uphold.until_event("web", "Unkillable");
+    assert!(is_alive(pid));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.until("web", "inactive");
+    assert_eq!(uphold.ctl(&["start", "--no-wait", "web"]).0, 0);
+    uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
+}
