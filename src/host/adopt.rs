@@ -186,6 +186,7 @@ impl Host {
             Found::Other(_) | Found::Kept(_) | Found::Ended(_) => None,
         };
         let deposits = self.deposits(run, process, &output);
+        let fifos = output.iter().filter_map(|captured| captured.path.clone()).collect();
         self.say(News::Resumed { instance: order.instance.clone(), run, output, deposits });
         if so_far == SoFar::Ordered {
             let (instance, pid) = (order.instance.clone(), pid.cast_unsigned());
@@ -198,18 +199,19 @@ impl Host {
         if unproven {
             self.say_unproven(&order, pid);
         }
+        let uid = || Identity::of(&order.unit).map_or(0, |identity| identity.uid);
         let found_by = match (leaf, begun.filter(|_| !unproven), marker) {
             (Some(leaf), _, _) => FoundBy::Cgroup(leaf),
             (None, Some(record), marker) => {
-                let kin = Kin::since(pid, record.start, !foreground, record.uid, marker.as_deref());
-                FoundBy::Kin(kin)
+                // Who it ran as is not on record where uphold did not live to look.
+                let uid = if record.uid == 0 { uid() } else { record.uid };
+                let kin = Kin::since(pid, record.start, !foreground, uid, marker.as_deref());
+                let dead = matches!(&found, Found::Ended(_));
+                FoundBy::Kin(if dead { kin.unseen(fifos) } else { kin })
             }
             // Which process it was is lost, or may be a stranger by now. What carries its marker is left of it, and
             // ended before another run.
-            (None, None, Some(marker)) => {
-                let uid = Identity::of(&order.unit).map_or(0, |identity| identity.uid);
-                FoundBy::Kin(Kin::since(NOBODY, 0, false, uid, Some(&marker)))
-            }
+            (None, None, Some(marker)) => FoundBy::Kin(Kin::since(NOBODY, 0, false, uid(), Some(&marker))),
             (None, None, None) if unproven => FoundBy::Kin(Kin::since(NOBODY, 0, false, 0, None)),
             // Nothing is known of it: nothing is left of it.
             (None, None, None) => {
