@@ -157,7 +157,7 @@ impl Host {
         };
         let key: Key = (order.instance.clone(), run);
         let stem = stem(&order.instance, run);
-        let leaf = self.base.as_ref().and_then(|base| base.existing_leaf(&stem));
+        let leaf = self.leaf_of_before(&order, &stem);
         let pid = begun.map_or(NOBODY, |record| record.pid);
         let pidfd = stored.take(run, Part::Pid);
         let found = match (begun, so_far) {
@@ -290,6 +290,20 @@ impl Host {
                 self.say(News::Resumed { instance, run, output, deposits });
             }
         }
+    }
+
+    /// The cgroup of the run, unless uphold is in it itself.
+    fn leaf_of_before(&mut self, order: &Order, stem: &str) -> Option<Leaf> {
+        let leaf = self.base.as_ref()?.existing_leaf(stem)?;
+        if !leaf.holds_uphold() {
+            return Some(leaf);
+        }
+        let message = "uphold was started by one of its processes and is in its cgroup: its processes are known by \
+             session, descent and UPHOLD_RUN until it is started anew; what leaves all of these cannot be found";
+        let instance = Some(order.instance.clone());
+        self.say(News::Notice { instance, reason: "OwnCgroup", message: message.to_owned() });
+        self.discard(leaf);
+        None
     }
 
     fn say_unproven(&self, order: &Order, pid: i32) {

@@ -125,7 +125,11 @@ fn unescape(text: &str) -> String {
 }
 
 fn is_own(dir: &Path) -> bool {
-    pids_in(dir).is_some_and(|pids| pids.contains(&std::process::id().cast_signed()))
+    pids_in(dir).is_some_and(|pids| pids.contains(&own_pid()))
+}
+
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
 }
 
 fn pids_in(dir: &Path) -> Option<Vec<i32>> {
@@ -167,15 +171,28 @@ impl Leaf {
         self.0.join("cgroup.events")
     }
 
-    /// Its processes and those below it. Zombies are not listed.
+    /// Its processes and those below it, but for uphold. Zombies are not listed.
     pub(super) fn pids(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.tree().iter().filter_map(|dir| pids_in(dir)).flatten().collect();
+        let mut pids = self.all_pids();
+        pids.retain(|pid| *pid != own_pid());
         pids.sort_unstable();
         pids
     }
 
-    /// SIGKILL to all of it at once; `Err` where the kernel is older than 5.14.
+    fn all_pids(&self) -> Vec<i32> {
+        self.tree().iter().filter_map(|dir| pids_in(dir)).flatten().collect()
+    }
+
+    /// uphold itself is in it: a service has started it.
+    pub(super) fn holds_uphold(&self) -> bool {
+        self.all_pids().contains(&own_pid())
+    }
+
+    /// SIGKILL to all of it at once; `Err` where the kernel is older than 5.14, or uphold is in it.
     pub(super) fn kill(&self) -> io::Result<()> {
+        if self.holds_uphold() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         fs::write(self.0.join("cgroup.kill"), "1")
     }
 

@@ -153,6 +153,20 @@ fn writes_to(pid: i32, fifo: &Path) -> bool {
     })
 }
 
+/// A signal to every process of this group but uphold.
+pub(super) fn strike_group_of_uphold(group: i32, signal: Signal) {
+    let own = std::process::id().cast_signed();
+    for found in snapshot().unwrap_or_default() {
+        if found.group == group
+            && found.pid != own
+            && let Ok(pidfd) = sys::pidfd_open(found.pid)
+            && proc(found.pid).ok().flatten().is_some_and(|now| now.start == found.start)
+        {
+            let _ = sys::pidfd_kill(&pidfd, signal);
+        }
+    }
+}
+
 /// When a process started, in clock ticks since boot; 0: it is gone, or nobody can tell.
 pub(super) fn started(pid: i32) -> u64 {
     proc(pid).ok().flatten().map_or(0, |proc| proc.start)

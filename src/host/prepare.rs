@@ -102,6 +102,11 @@ pub(super) fn prepare(
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
+    // uphold itself may have been started by one of its services: what it starts is not of that run.
+    let mark = OsStr::new("UPHOLD_RUN");
+    if environment.get(mark).is_some_and(|mark| mark.as_bytes().ends_with(settings.token.as_bytes())) {
+        environment.remove(mark);
+    }
     match role {
         Role::Main(marker) => drop(environment.insert("UPHOLD_RUN".into(), marker.into())),
         Role::Probe(marker) => drop(environment.insert("UPHOLD_PROBE".into(), marker.into())),

@@ -12,7 +12,7 @@ use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
 use super::slots::Slot;
 use super::watch::Watch;
-use super::{Host, Key, News, Order, Role, Wake, launch, sys};
+use super::{Host, Key, News, Order, Role, Wake, kin, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::failpoint;
 use crate::task::Task;
@@ -76,9 +76,13 @@ impl Living {
             (Main::Child, Scope::Main) => drop(sys::kill(self.pid, signal)),
             (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
             (Main::Other(other), Scope::Main) => other.strike(signal),
-            // Its group has its number for as long as it lives.
+            // Its group has its number for as long as it lives. uphold is in it if that process has started it.
             (Main::Other(other), Scope::Group) if other.is_proven() && other.lives() => {
-                let _ = sys::kill(-self.pid, signal);
+                if nix::unistd::getpgrp().as_raw() == self.pid {
+                    kin::strike_group_of_uphold(self.pid, signal);
+                } else {
+                    let _ = sys::kill(-self.pid, signal);
+                }
             }
             (Main::Other(_), Scope::Group) => {}
         }
@@ -259,6 +263,12 @@ impl Host {
         for key in keys {
             self.settle(&key);
         }
+    }
+
+    /// The cgroup is of no use any more: it is removed once it is empty.
+    pub(super) fn discard(&mut self, leaf: Leaf) {
+        let watch = self.watch_leaf(&leaf);
+        self.garbage.push((leaf, watch));
     }
 
     /// Removes the cgroups of runs that are over, as far as they are empty.

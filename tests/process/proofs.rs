@@ -82,3 +82,44 @@ fn what_nothing_proves_gets_no_signal_and_nothing_is_started_beside_it() {
     assert_eq!(uphold.ctl(&["start", "--no-wait", "web"]).0, 0);
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
 }
+
+/// A console, a runner of jobs: whoever starts uphold again from there starts it among the processes of a service.
+#[test]
+fn an_uphold_that_was_started_by_a_service_of_its_own_outlives_the_stop_of_that() {
+    for scope in ["main", "group"] {
+        let uphold = Uphold::new();
+        let (dir, binary) = (uphold.dir.path().display().to_string(), binary());
+        let script = format!(
+            "until [ -e {dir}/go ]; do sleep 0.02; done; sleep 600 & echo $! >> {dir}/beside; \
+             {binary} run --units {dir}/units --runtime-dir {dir}/run --log-dir {dir}/log 2>> {dir}/stderr & \
+             exec sleep 600"
+        );
+        let mut uphold = uphold
+            .unit(
+                "shell",
+                &format!("command = [\"sh\", \"-c\", \"{script}\"]\n[stop]\ntimeout = \"2s\"\nscope = \"{scope}\"\n"),
+            )
+            .unit("other", "command = [\"sleep\", \"600\"]\n")
+            .start();
+        let (shell, other) = (uphold.main_pid("shell"), uphold.main_pid("other"));
+        uphold.kill();
+        fs::write(uphold.path("go"), "").unwrap();
+        uphold.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
+        assert_eq!((uphold.main_pid("shell"), uphold.main_pid("other")), (shell, other));
+        let beside: i32 = fs::read_to_string(uphold.path("beside")).unwrap().trim().parse().unwrap();
+        let own: i32 =
+            fs::read_to_string(uphold.path("run/lock")).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let (code, _, said) = uphold.ctl(&["stop", "shell"]);
+        assert_eq!(code, 0, "{scope}: {said}");
+        assert!(!is_alive(shell) && !is_alive(beside) && is_alive(own), "{scope}");
+        assert_eq!((uphold.state("shell").as_str(), uphold.main_pid("other")), ("inactive", other));
+        if head(&uphold)["cgroups"].is_string() {
+            uphold.until_event("shell", "OwnCgroup");
+        }
+        assert_eq!(uphold.ctl(&["start", "--no-wait", "shell"]).0, 0);
+        uphold.until("shell", "running");
+        kill(Pid::from_raw(own), Signal::SIGTERM).unwrap();
+        uphold.eventually("it ends", |_| !is_alive(own));
+        assert!(started(&uphold).is_empty(), "{scope}");
+    }
+}
