@@ -16,6 +16,7 @@ use super::identity::Identity;
 use super::kin::{self, Kin};
 use super::launch::{marker, probe_marker, stem};
 use super::patience::patiently;
+use super::prepare::Failed;
 use super::runs::{FoundBy, Living, Main};
 use super::slots::{Record, Slot};
 use super::store::{Part, Stored};
@@ -135,7 +136,7 @@ impl Other {
 
 impl Host {
     /// Takes over a run. For one that was ordered and not begun, `Spawned` or `SpawnFailed` follows as after
-    /// [`spawn`](Host::spawn); for every other `Resumed`, and what there is to say of it since. `stored`: what
+    /// [`spawn`](Host::spawn), and `SpawnFailed` if it was to be stopped since; for every other `Resumed`, and what there is to say of it since. `stored`: what
     /// a service manager has kept, of which this run's is taken.
     pub fn adopt(&mut self, taken: Taken, foreground: bool, stored: &mut Stored) {
         let Taken { instance, run, unit, so_far } = taken;
@@ -143,13 +144,13 @@ impl Host {
         let slot = self.slots.get(run);
         let begun = slot.map(|slot| looked_at(slot, slot.record())).filter(|record| record.pid != 0);
         let unseen = slot.is_some_and(|slot| slot.record().start == 0);
-        if so_far == SoFar::Ordered && begun.is_none() {
+        let ordered = matches!(so_far, SoFar::Ordered | SoFar::Revoked);
+        if ordered && begun.is_none() {
             // The kernel writes the pid before the child may run: there was no child.
-            self.slots.release(run);
-            return self.spawn(order);
+            return self.begin(order, so_far);
         }
-        let order = match begun.filter(|_| so_far == SoFar::Ordered && unseen) {
-            Some(record) => match self.brood(order, &record, stored) {
+        let order = match begun.filter(|_| ordered && unseen) {
+            Some(record) => match self.brood(order, so_far, &record, stored) {
                 Some(order) => order,
                 None => return,
             },
@@ -162,7 +163,9 @@ impl Host {
         let pidfd = stored.take(run, Part::Pid);
         let found = match (begun, so_far) {
             (_, SoFar::Ended) | (None, _) => Found::Ended(Exit::Unknown),
-            (Some(record), SoFar::Ordered | SoFar::Born) => self.find(&order, &record, leaf.as_ref(), pidfd),
+            (Some(record), SoFar::Ordered | SoFar::Revoked | SoFar::Born) => {
+                self.find(&order, &record, leaf.as_ref(), pidfd)
+            }
         };
         let start = match &found {
             Found::Child => kin::started(pid),
@@ -188,7 +191,7 @@ impl Host {
         let deposits = self.deposits(run, process, &output);
         let fifos = output.iter().filter_map(|captured| captured.path.clone()).collect();
         self.say(News::Resumed { instance: order.instance.clone(), run, output, deposits });
-        if so_far == SoFar::Ordered {
+        if ordered {
             let (instance, pid) = (order.instance.clone(), pid.cast_unsigned());
             let (output, deposits) = (Vec::new(), Vec::new());
             self.say(News::Spawned { instance, run, pid, output, deposits });
@@ -244,9 +247,31 @@ impl Host {
         match (ended, so_far) {
             (_, SoFar::Ended) if order.unit.stop.leave => self.emptied(&key),
             (_, SoFar::Ended) => self.settle(&key),
-            (Some(exit), SoFar::Ordered | SoFar::Born) => self.main_exited(key, exit),
-            (None, SoFar::Ordered | SoFar::Born) => {}
+            (Some(exit), SoFar::Ordered | SoFar::Revoked | SoFar::Born) => self.main_exited(key, exit),
+            (None, SoFar::Ordered | SoFar::Revoked | SoFar::Born) => {}
         }
+    }
+
+    /// An ordered run has not begun. It does now, unless it is to be stopped.
+    pub(super) fn begin(&mut self, order: Order, so_far: SoFar) {
+        self.slots.release(order.run);
+        if so_far != SoFar::Revoked {
+            return self.spawn(order);
+        }
+        // What there was of it for a child.
+        let stem = stem(&order.instance, order.run);
+        if let Some(leaf) = self.base.as_ref().and_then(|base| base.existing_leaf(&stem)) {
+            leaf.remove();
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Some(dir) = &self.settings.private {
+                let _ = std::fs::remove_file(dir.join(fifo::name(&stem, stream)));
+            }
+        }
+        let mut failure =
+            Failed::plain("waiting for its turn", "it was to be stopped before it had begun".to_owned());
+        failure.passing = true;
+        self.say(News::SpawnFailed { instance: order.instance, run: order.run, failure });
     }
 
     /// The runs of main processes that something is kept of.
@@ -318,7 +343,7 @@ impl Host {
 
     fn say_over(&mut self, (instance, run): Key, so_far: SoFar) {
         match so_far {
-            SoFar::Ordered | SoFar::Born => {
+            SoFar::Ordered | SoFar::Revoked | SoFar::Born => {
                 self.say(News::Exited { instance: instance.clone(), run, exit: Exit::Unknown });
             }
             SoFar::Ended => {}

@@ -624,6 +624,25 @@ async fn a_child_whose_start_was_not_recorded_gets_that_when_it_is_taken_over() 
     assert_eq!((slot.record().start, slot.record().uid), (whole.start, whole.uid));
 }
 
+#[tokio::test]
+async fn what_was_to_be_stopped_before_it_had_begun_is_not_begun_by_who_takes_over() {
+    let mut bench = Bench::with(|settings, news| {
+        let slots = Slots::open(&Inherited::default(), settings.private.as_deref(), 7).unwrap().0;
+        Host::with_base(settings, slots, news, None)
+    });
+    let (private, ran) = (bench.dir.path().join("private"), bench.dir.path().join("ran"));
+    std::fs::write(private.join("web.1.out"), "").unwrap();
+    bench.host.slots.take(Run(1)).unwrap();
+    let (unit, so_far) = (Arc::new(unit(&["touch", ran.to_str().unwrap()])), crate::engine::SoFar::Revoked);
+    let taken = crate::engine::Taken { instance: name(), run: Run(1), unit, so_far };
+    bench.host.adopt(taken, false, &mut Stored::default());
+    let news = bench.next().await;
+    assert!(matches!(news, News::SpawnFailed { .. }), "{news:?}");
+    bench.silent().await;
+    assert!(!ran.exists() && !private.join("web.1.out").exists());
+    assert!(bench.host.slots.runs().is_empty());
+}
+
 /// Nothing is kept for another uphold.
 fn unkept() -> Slots {
     Slots::none()

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,6 +34,15 @@ fn head(uphold: &Uphold) -> serde_json::Value {
 /// What this line of upholds has started and lives.
 fn started(uphold: &Uphold) -> Vec<i32> {
     marked(head(uphold)["token"].as_str().unwrap())
+}
+
+/// The directory of its cgroups.
+fn cgroups(uphold: &Uphold) -> Option<PathBuf> {
+    let base = head(uphold)["cgroups"].as_str().map(PathBuf::from);
+    if base.is_none() {
+        skip("there is no cgroup of its own");
+    }
+    base
 }
 
 /// A unit of another user, of which uphold is killed when the process executes its command and nothing else is on
@@ -122,4 +132,39 @@ fn an_uphold_that_was_started_by_a_service_of_its_own_outlives_the_stop_of_that(
         uphold.eventually("it ends", |_| !is_alive(own));
         assert!(started(&uphold).is_empty(), "{scope}");
     }
+}
+
+/// A child that is frozen between clone and exec: it lies in a cgroup in which nothing runs.
+#[test]
+fn what_was_stopped_before_it_had_begun_does_not_begin_under_the_next_uphold() {
+    if !is_root() {
+        return skip("only root can freeze a cgroup");
+    }
+    let uphold = Uphold::new();
+    let text = format!(
+        "type = \"oneshot\"\nautostart = false\ncommand = [\"touch\", \"{}\"]\n",
+        uphold.path("ran").display()
+    );
+    let mut uphold = uphold.unit("job", &text).start();
+    let Some(base) = cgroups(&uphold) else { return };
+    let freeze = |word: &str| fs::write(base.join("cgroup.freeze"), word).unwrap();
+    freeze("1");
+    assert_eq!(uphold.ctl(&["start", "--no-wait", "job"]).0, 0);
+    let hanging = |uphold: &Uphold| children_of(uphold.pid());
+    uphold.eventually("a child hangs before its exec", |uphold| !hanging(uphold).is_empty());
+    let child = hanging(&uphold)[0];
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "job"]).0, 0);
+    uphold.until("job", "stopping");
+    uphold.kill().again_blind();
+    uphold.eventually("the child is ended", |_| !is_alive(child));
+    freeze("0");
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until("job", "inactive");
+    let events = uphold.events("job");
+    assert!(!events.iter().any(|(line, _)| line.starts_with("Started ")), "{events:#?}");
+    assert!(!uphold.path("ran").exists());
+    assert_eq!(uphold.view("job")["reason"], "StoppedByOperator");
+    // The operator's next word holds.
+    assert_eq!(uphold.ctl(&["start", "job"]).0, 0);
+    assert!(uphold.path("ran").exists());
 }
