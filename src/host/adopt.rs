@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use super::cgroup::Leaf;
+use super::cgroup::{Base, Leaf};
 use super::exec::PROBES;
 use super::fifo::Existing;
 use super::identity::Identity;
@@ -295,7 +295,19 @@ impl Host {
             }
         }
         self.resume_leftovers(wanted, stored);
+        self.discard_leaves(wanted);
         self.reap();
+    }
+
+    /// Cgroups of runs that were over, of which something lived or nobody knew.
+    fn discard_leaves(&mut self, wanted: &HashSet<Run>) {
+        for (stem, leaf) in self.base.as_ref().map(Base::leaves).unwrap_or_default() {
+            let run = stem.rsplit_once('.').and_then(|(_, run)| run.parse().ok()).map(Run);
+            if !run.is_some_and(|run| wanted.contains(&run)) {
+                self.discard(leaf);
+            }
+        }
+        self.collect_garbage();
     }
 
     /// Output of runs that were over, but not read to its end.

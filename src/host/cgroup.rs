@@ -58,6 +58,13 @@ impl Base {
         path.is_dir().then_some(Leaf(path))
     }
 
+    /// All leaves that there are, by their stems.
+    pub(super) fn leaves(&self) -> Vec<(String, Leaf)> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.filter_map(|entry| Some((entry.file_name().into_string().ok()?, Leaf(entry.path())))).collect()
+    }
+
     /// Makes a leaf; what a child needs to be born into it comes with it.
     pub(super) fn leaf(&self, stem: &str) -> io::Result<(Leaf, Into)> {
         let path = self.0.join(stem);

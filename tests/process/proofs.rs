@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -167,4 +167,44 @@ fn what_was_stopped_before_it_had_begun_does_not_begin_under_the_next_uphold() {
     // The operator's next word holds.
     assert_eq!(uphold.ctl(&["start", "job"]).0, 0);
     assert!(uphold.path("ran").exists());
+}
+
+#[test]
+fn a_cgroup_of_a_run_that_is_over_goes_with_its_last_process_whatever_uphold_there_is_by_then() {
+    let text = "command = [\"sh\", \"-c\", \"sleep 600 & echo $!; exec sleep 600\"]\n[stop]\nleave = true\ntimeout = \"2s\"\n";
+    let mut uphold = Uphold::with_unit("cron", text);
+    let Some(base) = cgroups(&uphold) else { return };
+    let jobs =
+        |uphold: &Uphold| uphold.log("cron").iter().map(|pid| pid.parse().unwrap()).collect::<Vec<i32>>();
+    for run in 1..=3 {
+        uphold.eventually("it has begun a job", |uphold| jobs(uphold).len() == run);
+        if run < 3 {
+            assert_eq!(uphold.ctl(&["restart", "cron"]).0, 0);
+        }
+    }
+    let leaves = |base: &Path| -> Vec<String> {
+        let entries = fs::read_dir(base).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        dirs.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!(leaves(&base).len(), 3);
+    uphold.kill().again();
+    let jobs = jobs(&uphold);
+    for job in &jobs[..2] {
+        assert!(is_alive(*job));
+        kill(Pid::from_raw(*job), Signal::SIGKILL).unwrap();
+    }
+    uphold.eventually("their cgroups are gone", |_| leaves(&base) == ["cron.3"]);
+    assert!(is_alive(jobs[2]));
+    // What was empty by then goes too.
+    uphold.kill();
+    fs::create_dir(base.join("cron.7")).unwrap();
+    uphold.again();
+    uphold.eventually("that is gone", |_| leaves(&base) == ["cron.3"]);
+    assert_eq!(uphold.ctl(&["stop", "cron"]).0, 0);
+    kill(Pid::from_raw(jobs[2]), Signal::SIGKILL).unwrap();
+    uphold.eventually("the last is gone", |_| leaves(&base).is_empty());
+    uphold.signal(Signal::SIGTERM);
+    uphold.exit();
+    assert!(!base.exists());
 }
