@@ -371,16 +371,14 @@ impl Host {
         if is_child(record) {
             return Found::Child;
         }
-        match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
+        let reaped = match kept.map(|pidfd| (sys::pidfd_pid(&pidfd), pidfd)) {
             Some((Some(pid), pidfd)) if pid == record.pid => {
                 return Found::Kept(Other { pid, start: record.start, pidfd: Some(pidfd), proven: true });
             }
-            // It was reaped.
-            Some((Some(-1), pidfd)) => {
-                return Found::Ended(sys::pidfd_exit(&pidfd).unwrap_or(Exit::Unknown));
-            }
-            Some((Some(_) | None, _)) | None => {}
-        }
+            // What it was of was reaped.
+            Some((Some(-1), pidfd)) => Some(sys::pidfd_exit(&pidfd).unwrap_or(Exit::Unknown)),
+            Some((Some(_) | None, _)) | None => None,
+        };
         let is_it = |start: Option<u64>| match (record.start, start) {
             // Nobody could look before uphold was killed, or it cannot now.
             (0, _) | (_, None) if leaf.is_some_and(|leaf| leaf.pids().contains(&record.pid)) => Proof::Same,
@@ -389,7 +387,12 @@ impl Host {
             }
             (known, Some(start)) => same(known == start),
         };
-        Other::find(record, is_it).map_or(Found::Ended(Exit::Unknown), Found::Other)
+        match (Other::find(record, is_it), reaped) {
+            // Whatever was kept, it lives.
+            (Some(other), _) if other.proven => Found::Other(other),
+            (Some(other), None) => Found::Other(other),
+            (Some(_) | None, reaped) => Found::Ended(reaped.unwrap_or(Exit::Unknown)),
+        }
     }
 
     /// Hears of the end of a process that is no child.
@@ -486,5 +489,35 @@ fn has(pid: i32, entry: &str) -> Proof {
             same(environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
         }
         Ok(_) | Err(_) => Proof::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::tests::Bench;
+    use super::*;
+    use crate::unit::{Name, Unit};
+
+    #[tokio::test]
+    async fn what_lives_and_is_proven_lives_whatever_was_kept_of_it() {
+        let bench = Bench::without_cgroups();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = sys::pidfd_open(child.id().cast_signed()).unwrap();
+        child.wait().unwrap();
+        let instance = Name::new("web").unwrap();
+        let unit = Arc::new(Unit::new(instance.clone()));
+        let order = Order { instance, run: Run(1), unit, foreground: false };
+        let pid = nix::unistd::getppid().as_raw();
+        let record = |start| Record { run: Run(1), pid, start, uid: 0, exit: None };
+        let find = |start| {
+            let kept = Some(gone.try_clone().unwrap());
+            bench.host.find(&order, &record(start), None, kept)
+        };
+        let start = kin::started(pid);
+        assert!(matches!(find(start), Found::Other(other) if other.proven));
+        assert!(matches!(find(start + 1), Found::Ended(_)));
+        assert!(matches!(find(0), Found::Ended(_)));
     }
 }

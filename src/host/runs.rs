@@ -22,6 +22,9 @@ use crate::unit::{Name, Scope, Signal};
 /// the deciding thread for ever. The engine's survey tells what is left.
 const ROUNDS: usize = 100;
 
+/// So many pidfds are held at a time.
+const AT_ONCE: usize = 64;
+
 /// When something is to be looked at that nothing tells of.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -88,10 +91,21 @@ impl Living {
         }
     }
 
-    fn strike(&self, pid: i32, signal: Signal) {
+    /// To processes that were found.
+    fn strike(&self, pids: &[i32], signals: &[Signal]) {
         match &self.found_by {
-            FoundBy::Cgroup(_) => drop(sys::kill(pid, signal)),
-            FoundBy::Kin(kin) => kin.strike(pid, signal),
+            FoundBy::Cgroup(leaf) => {
+                for some in pids.chunks(AT_ONCE) {
+                    strike_in(leaf, some, signals);
+                }
+            }
+            FoundBy::Kin(kin) => {
+                for (pid, signal) in
+                    pids.iter().flat_map(|pid| signals.iter().map(move |signal| (pid, signal)))
+                {
+                    kin.strike(*pid, *signal);
+                }
+            }
         }
     }
 
@@ -114,10 +128,22 @@ impl Living {
             if fresh.is_empty() {
                 return;
             }
-            for pid in fresh {
-                for signal in signals {
-                    self.strike(pid, *signal);
-                }
+            self.strike(&fresh, signals);
+        }
+    }
+}
+
+/// Signals to those of these processes that are in the cgroup: what has a pidfd keeps its pid while that is looked at.
+fn strike_in(leaf: &Leaf, pids: &[i32], signals: &[Signal]) {
+    let held: Vec<_> = pids.iter().map(|pid| (*pid, sys::pidfd_open(*pid))).collect();
+    let there = leaf.pids();
+    for (pid, pidfd) in held.iter().filter(|(pid, _)| there.contains(pid)) {
+        for signal in signals {
+            match pidfd {
+                Ok(pidfd) => drop(sys::pidfd_kill(pidfd, *signal)),
+                Err(Errno::ESRCH) => {}
+                // Too many open files, or a kernel before 5.3.
+                Err(_) => drop(sys::kill(*pid, *signal)),
             }
         }
     }
@@ -350,5 +376,27 @@ fn with_oom(exit: Exit, found_by: &FoundBy) -> Exit {
             Exit::Signal { signal: Signal::KILL, oom }
         }
         (exit, _) => exit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cgroup::Base;
+    use super::*;
+
+    #[test]
+    fn who_has_left_the_cgroup_since_it_was_looked_at_gets_no_signal() {
+        let _alone = super::super::tests::alone();
+        let Ok(base) = Base::new("left-since") else { return };
+        let (leaf, _into) = base.leaf("web.1").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        strike_in(&leaf, &[pid], &[Signal::TERM]);
+        std::fs::write(base.path().join("web.1/cgroup.procs"), pid.to_string()).unwrap();
+        strike_in(&leaf, &[pid], &[Signal::KILL]);
+        let after = child.wait().unwrap();
+        assert!(leaf.remove());
+        base.remove();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&after), Some(9));
     }
 }

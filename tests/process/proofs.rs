@@ -48,10 +48,11 @@ fn cgroups(uphold: &Uphold) -> Option<PathBuf> {
 /// A unit of another user, of which uphold is killed when the process executes its command and nothing else is on
 /// record: its pid.
 fn killed_at_its_birth(uphold: Uphold) -> (Uphold, i32) {
-    let text = "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\nautostart = false\n";
+    let text =
+        "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\nautostart = false\n[stop]\ntimeout = \"200ms\"\n";
     let mut uphold = uphold.unit("web", text).start();
     uphold.fail("cloned 1 kill");
-    assert_eq!(uphold.http("POST /v1/units/web/start"), None);
+    let _ = uphold.http("POST /v1/units/web/start");
     uphold.exit();
     let pids = started(&uphold);
     assert_eq!(pids.len(), 1, "{pids:?}");
@@ -126,11 +127,12 @@ fn an_uphold_that_was_started_by_a_service_of_its_own_outlives_the_stop_of_that(
         if head(&uphold)["cgroups"].is_string() {
             uphold.until_event("shell", "OwnCgroup");
         }
+        let token = head(&uphold)["token"].as_str().unwrap().to_owned();
         assert_eq!(uphold.ctl(&["start", "--no-wait", "shell"]).0, 0);
         uphold.until("shell", "running");
         kill(Pid::from_raw(own), Signal::SIGTERM).unwrap();
         uphold.eventually("it ends", |_| !is_alive(own));
-        assert!(started(&uphold).is_empty(), "{scope}");
+        assert!(marked(&token).is_empty(), "{scope}");
     }
 }
 
