@@ -81,7 +81,13 @@ impl Other {
             Err(Errno::ESRCH) => return None,
             Err(_) => None,
         };
-        let start = patiently(|| kin::proc(pid)).map(|found| found.map_or(0, |found| found.start)).ok();
+        let start = match patiently(|| kin::proc(pid)) {
+            Ok(Some(found)) => Some(found.start),
+            // It is hidden (hidepid of proc(5)), or has ended since.
+            Ok(None) if pidfd.as_ref().is_some_and(sys::pidfd_lives) => None,
+            Ok(None) => return None,
+            Err(_) => None,
+        };
         let proven = match is_it(start) {
             Proof::Same => true,
             Proof::Stranger => return None,

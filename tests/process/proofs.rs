@@ -12,17 +12,24 @@ use crate::dsl::*;
 /// Root that may look into nobody else's processes, in a mount namespace in which there is nothing to make a cgroup
 /// in: as Docker has it, with its own set of capabilities and a cgroup that is read-only.
 fn as_in_docker() -> Option<Uphold> {
+    as_in_docker_and("")
+}
+
+/// And with what this shell line does.
+fn as_in_docker_and(line: &str) -> Option<Uphold> {
     if !is_root() {
         skip("only root can mount, and run a unit as another user");
         return None;
     }
-    let line = "set -e; for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do umount -l $at; done; \
-        ! grep -q cgroup2 /proc/mounts; \
+    let line = format!(
+        "set -e; for at in $(awk '$3 ~ /^cgroup/ {{print $2}}' /proc/mounts); do umount -l $at; done; \
+        ! grep -q cgroup2 /proc/mounts; {line} \
         exec setpriv --bounding-set=-sys_ptrace,-sys_admin,-perfmon,-checkpoint_restore,-sys_resource \
-        --inh-caps=-sys_ptrace \"$@\"";
+        --inh-caps=-sys_ptrace \"$@\""
+    );
     let uphold = Uphold::new();
     let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
-    Some(uphold.under(&["unshare", "-m", "sh", "-c", line, "sh", "env", &plan]))
+    Some(uphold.under(&["unshare", "-m", "sh", "-c", &line, "sh", "env", &plan]))
 }
 
 /// The head of the state.
@@ -91,6 +98,18 @@ fn what_nothing_proves_gets_no_signal_and_nothing_is_started_beside_it() {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     uphold.until("web", "inactive");
     assert_eq!(uphold.ctl(&["start", "--no-wait", "web"]).0, 0);
+    uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
+}
+
+#[test]
+fn what_is_hidden_from_uphold_is_not_taken_for_gone() {
+    let Some(uphold) = as_in_docker_and("mount -t proc -o hidepid=2,gid=45673 proc /proc;") else { return };
+    let mut uphold = uphold.unit("web", "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\n").start();
+    let pid = uphold.main_pid("web");
+    uphold.kill().again().until_event("web", "Unproven");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    // The other way to tell: it ends.
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
 }
 
