@@ -74,7 +74,7 @@ enum Proof {
 impl Other {
     /// The pidfd comes first: what is compared afterwards is the process that it holds. `None`: it is gone, or
     /// never was what is looked for. `is_it` gets its start, if that can be looked at: what cannot is not gone.
-    fn find(record: &Record, is_it: impl FnOnce(Option<u64>) -> Proof) -> Option<Other> {
+    fn find(record: &Record, is_it: &dyn Fn(Option<u64>) -> Proof) -> Option<Other> {
         let pid = record.pid;
         let pidfd = match sys::pidfd_open(pid) {
             Ok(pidfd) => Some(pidfd),
@@ -142,8 +142,8 @@ impl Other {
 
 impl Host {
     /// Takes over a run. For one that was ordered and not begun, `Spawned` or `SpawnFailed` follows as after
-    /// [`spawn`](Host::spawn), and `SpawnFailed` if it was to be stopped since; for every other `Resumed`, and what there is to say of it since. `stored`: what
-    /// a service manager has kept, of which this run's is taken.
+    /// [`spawn`](Host::spawn), and `SpawnFailed` if it was to be stopped since; for every other `Resumed`, and what
+    /// there is to say of it since. `stored`: what a service manager has kept, of which this run's is taken.
     pub fn adopt(&mut self, taken: Taken, foreground: bool, stored: &mut Stored) {
         let Taken { instance, run, unit, so_far } = taken;
         let order = Order { instance, run, unit, foreground };
@@ -393,7 +393,7 @@ impl Host {
             }
             (known, Some(start)) => same(known == start),
         };
-        match (Other::find(record, is_it), reaped) {
+        match (Other::find(record, &is_it), reaped) {
             // Whatever was kept, it lives.
             (Some(other), _) if other.proven => Found::Other(other),
             (Some(other), None) => Found::Other(other),
@@ -481,7 +481,7 @@ fn end_stray(record: &Record, token: &str) {
         known => same(start == Some(known)),
     };
     // It leads its group, which has its number for as long as it lives.
-    if let Some(other) = Other::find(record, is_it).filter(|other| other.proven && other.lives()) {
+    if let Some(other) = Other::find(record, &is_it).filter(|other| other.proven && other.lives()) {
         let _ = sys::kill(-record.pid, Signal::KILL);
         // It may not lead it yet.
         other.strike(Signal::KILL);

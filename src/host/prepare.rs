@@ -103,9 +103,10 @@ pub(super) fn prepare(
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
     // uphold itself may have been started by one of its services: what it starts is not of that run.
-    let mark = OsStr::new("UPHOLD_RUN");
-    if environment.get(mark).is_some_and(|mark| mark.as_bytes().ends_with(settings.token.as_bytes())) {
-        environment.remove(mark);
+    if let Some(mark) = environment.get_mut(OsStr::new("UPHOLD_RUN"))
+        && mark.as_bytes().ends_with(settings.token.as_bytes())
+    {
+        mark.clear();
     }
     match role {
         Role::Main(marker) => drop(environment.insert("UPHOLD_RUN".into(), marker.into())),

@@ -100,10 +100,8 @@ impl Living {
                 }
             }
             FoundBy::Kin(kin) => {
-                for (pid, signal) in
-                    pids.iter().flat_map(|pid| signals.iter().map(move |signal| (pid, signal)))
-                {
-                    kin.strike(*pid, *signal);
+                for pid in pids {
+                    signals.iter().for_each(|signal| kin.strike(*pid, *signal));
                 }
             }
         }
