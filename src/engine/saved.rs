@@ -68,6 +68,8 @@ pub struct Taken {
 pub enum SoFar {
     /// It was ordered: `Spawned` or `SpawnFailed` is still to come.
     Ordered,
+    /// The same, and to be stopped since: what has not begun is not to begin any more, which is `SpawnFailed`.
+    Revoked,
     /// Its exec had succeeded.
     Born,
     /// Its main process had ended.
@@ -201,11 +203,22 @@ impl Instance {
 
     fn taken(&self) -> Option<Taken> {
         let life = self.life()?;
-        let ended = matches!(&self.state, State::Stopping(stopping) if stopping.ended.is_some());
-        let so_far = match (&life.born, ended) {
-            (_, true) => SoFar::Ended,
-            (Some(_), false) => SoFar::Born,
-            (None, false) => SoFar::Ordered,
+        let stopping = match &self.state {
+            State::Stopping(stopping) => Some(stopping),
+            State::Inactive(_)
+            | State::Waiting(_)
+            | State::Starting(_)
+            | State::Running(_)
+            | State::Assembled
+            | State::Backoff(_)
+            | State::Failed(_)
+            | State::Completed => None,
+        };
+        let so_far = match (&life.born, stopping) {
+            (_, Some(stopping)) if stopping.ended.is_some() => SoFar::Ended,
+            (Some(_), Some(_) | None) => SoFar::Born,
+            (None, Some(_)) => SoFar::Revoked,
+            (None, None) => SoFar::Ordered,
         };
         Some(Taken { instance: self.name.clone(), run: life.run, unit: self.unit.clone(), so_far })
     }

@@ -58,6 +58,13 @@ impl Base {
         path.is_dir().then_some(Leaf(path))
     }
 
+    /// All leaves that there are, by their stems.
+    pub(super) fn leaves(&self) -> Vec<(String, Leaf)> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.filter_map(|entry| Some((entry.file_name().into_string().ok()?, Leaf(entry.path())))).collect()
+    }
+
     /// Makes a leaf; what a child needs to be born into it comes with it.
     pub(super) fn leaf(&self, stem: &str) -> io::Result<(Leaf, Into)> {
         let path = self.0.join(stem);
@@ -125,7 +132,11 @@ fn unescape(text: &str) -> String {
 }
 
 fn is_own(dir: &Path) -> bool {
-    pids_in(dir).is_some_and(|pids| pids.contains(&std::process::id().cast_signed()))
+    pids_in(dir).is_some_and(|pids| pids.contains(&own_pid()))
+}
+
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
 }
 
 fn pids_in(dir: &Path) -> Option<Vec<i32>> {
@@ -167,15 +178,28 @@ impl Leaf {
         self.0.join("cgroup.events")
     }
 
-    /// Its processes and those below it. Zombies are not listed.
+    /// Its processes and those below it, but for uphold. Zombies are not listed.
     pub(super) fn pids(&self) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.tree().iter().filter_map(|dir| pids_in(dir)).flatten().collect();
+        let mut pids = self.all_pids();
+        pids.retain(|pid| *pid != own_pid());
         pids.sort_unstable();
         pids
     }
 
-    /// SIGKILL to all of it at once; `Err` where the kernel is older than 5.14.
+    fn all_pids(&self) -> Vec<i32> {
+        self.tree().iter().filter_map(|dir| pids_in(dir)).flatten().collect()
+    }
+
+    /// uphold itself is in it: a service has started it.
+    pub(super) fn holds_uphold(&self) -> bool {
+        self.all_pids().contains(&own_pid())
+    }
+
+    /// SIGKILL to all of it at once; `Err` where the kernel is older than 5.14, or uphold is in it.
     pub(super) fn kill(&self) -> io::Result<()> {
+        if self.holds_uphold() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         fs::write(self.0.join("cgroup.kill"), "1")
     }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use super::adopt::is_child;
+use super::slots::Record;
 use super::{Host, Order, Stored, Wake, kin, sys};
 use crate::engine::{SoFar, Taken};
 use crate::task;
@@ -21,6 +23,7 @@ const LATE: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Egg {
     order: Order,
+    so_far: SoFar,
     /// What was open of it.
     stored: Stored,
     /// In [`Cloning`](super::launch::Cloning) until it is heard of: till then it is not reaped.
@@ -52,8 +55,15 @@ impl Chick {
 impl Host {
     /// Whether an ordered run has begun with this process of which nobody has seen the exec: then the order comes
     /// back. Else it is seen to here.
-    pub(super) fn brood(&mut self, order: Order, pid: i32, stored: &mut Stored) -> Option<Order> {
-        if sys::wait(sys::Child::Pid(pid), true, false).is_err() {
+    pub(super) fn brood(
+        &mut self,
+        order: Order,
+        so_far: SoFar,
+        record: &Record,
+        stored: &mut Stored,
+    ) -> Option<Order> {
+        let pid = record.pid;
+        if !is_child(record) {
             // No child of this process: what was that of another uphold is no such thing any more (`lock`).
             return Some(order);
         }
@@ -61,18 +71,17 @@ impl Host {
             Chick::Hatched => return Some(order),
             Chick::Unborn => {
                 let stored = stored.take_run(order.run);
-                self.wait_for_exec(order, pid, stored);
+                self.wait_for_exec(order, so_far, pid, stored);
             }
             Chick::StillBorn => {
                 let _ = sys::wait(sys::Child::Pid(pid), false, false);
-                self.slots.release(order.run);
-                self.spawn(order);
+                self.begin(order, so_far);
             }
         }
         None
     }
 
-    fn wait_for_exec(&self, order: Order, pid: i32, stored: Stored) {
+    fn wait_for_exec(&self, order: Order, so_far: SoFar, pid: i32, stored: Stored) {
         let child = self.cloning.begin();
         child.store(pid, Ordering::SeqCst);
         let wakes = self.wakes.clone();
@@ -84,16 +93,16 @@ impl Host {
                 pause = LATE.min(pause * 2);
             }
             // Nobody listens only when the host is gone.
-            let _ = wakes.send(Wake::Hatched(Egg { order, stored, child }));
+            let _ = wakes.send(Wake::Hatched(Egg { order, so_far, stored, child }));
         });
     }
 
     /// It can be taken over now.
     pub(super) fn hatched(&mut self, egg: Egg) {
-        let Egg { order, mut stored, child } = egg;
+        let Egg { order, so_far, mut stored, child } = egg;
         self.cloning.end(&child);
         let Order { instance, run, unit, foreground } = order;
-        let taken = Taken { instance, run, unit, so_far: SoFar::Ordered };
+        let taken = Taken { instance, run, unit, so_far };
         self.adopt(taken, foreground, &mut stored);
         self.reap();
     }

@@ -5,11 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use super::prepare::passing;
 use super::sys;
+use crate::file_id::FileId;
 use crate::unit::Signal;
 
 /// What is known of a run.
@@ -23,6 +25,10 @@ pub(super) struct Kin {
     uid: u32,
     /// `UPHOLD_RUN=…`, if it was set.
     marker: Option<Vec<u8>>,
+    /// `Some`: this uphold never saw the main process alive. Its number may have been used again since, for a session
+    /// that a stranger has left, too: it counts only where a member is known by something else, such as by one of
+    /// these FIFOs of the run as its output.
+    unseen: Option<Vec<PathBuf>>,
     /// Processes found before, by pid and start: a pid alone may be used again.
     known: HashMap<i32, u64>,
 }
@@ -52,7 +58,12 @@ impl Kin {
     /// Of a main process that started at this tick, and may be gone.
     pub(super) fn since(main: i32, born: u64, session: bool, uid: u32, marker: Option<&str>) -> Kin {
         let marker = marker.map(|marker| format!("UPHOLD_RUN={marker}").into_bytes());
-        Kin { main, born, session, uid, marker, known: HashMap::from([(main, born)]) }
+        Kin { main, born, session, uid, marker, unseen: None, known: HashMap::from([(main, born)]) }
+    }
+
+    /// This uphold never saw the main process alive. The run has these FIFOs.
+    pub(super) fn unseen(self, fifos: Vec<PathBuf>) -> Kin {
+        Kin { unseen: Some(fifos), ..self }
     }
 
     /// Those that live now, the main process among them. Remembers them, so that a later look knows their
@@ -63,7 +74,9 @@ impl Kin {
             snapshot()?.into_iter().filter(|proc| proc.start >= self.born && proc.pid != own).collect();
         // The kernel keeps a number from being used again while a group or session has it: a new process of
         // that number says that both are gone, and what has it now is a stranger's.
-        let stranger = !main_alive && procs.iter().any(|proc| proc.pid == self.main && !proc.zombie);
+        let stranger = !main_alive
+            && (procs.iter().any(|proc| proc.pid == self.main && !proc.zombie)
+                || !self.is_numbered_by_main(&procs));
         let mut members: HashSet<i32> =
             procs.iter().filter(|proc| self.is_kin(proc, stranger)).map(|proc| proc.pid).collect();
         loop {
@@ -86,16 +99,35 @@ impl Kin {
 
     fn is_kin(&self, proc: &Proc, stranger: bool) -> bool {
         self.known.get(&proc.pid) == Some(&proc.start)
-            || !stranger && (proc.group == self.main || self.session && proc.session == self.main)
+            || !stranger && self.has_number(proc)
             || self.is_marked(proc)
     }
 
+    /// It is in the session or the group of the main process's number.
+    fn has_number(&self, proc: &Proc) -> bool {
+        proc.group == self.main || self.session && proc.session == self.main
+    }
+
+    /// What has the main process's number has it from that.
+    fn is_numbered_by_main(&self, procs: &[Proc]) -> bool {
+        let Some(fifos) = &self.unseen else { return true };
+        procs.iter().filter(|proc| self.has_number(proc)).any(|proc| {
+            self.known.get(&proc.pid) == Some(&proc.start)
+                || self.has_marker(proc)
+                || fifos.iter().any(|fifo| writes_to(proc.pid, fifo))
+        })
+    }
+
     fn is_marked(&self, proc: &Proc) -> bool {
-        let Some(marker) = self.marker.as_deref().filter(|_| !proc.zombie) else { return false };
-        let dir = format!("/proc/{}", proc.pid);
-        fs::metadata(&dir).is_ok_and(|metadata| metadata.uid() == self.uid)
-            && fs::read(format!("{dir}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == marker))
+        !proc.zombie
+            && fs::metadata(format!("/proc/{}", proc.pid)).is_ok_and(|metadata| metadata.uid() == self.uid)
+            && self.has_marker(proc)
+    }
+
+    fn has_marker(&self, proc: &Proc) -> bool {
+        let Some(marker) = self.marker.as_deref() else { return false };
+        fs::read(format!("/proc/{}/environ", proc.pid))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == marker))
     }
 
     /// A signal to one that was found, and to no other that has its pid by now.
@@ -107,6 +139,30 @@ impl Kin {
             Ok(_) | Err(Errno::ESRCH) => {}
             Err(_) if is_same() => drop(sys::kill(pid, signal)),
             Err(_) => {}
+        }
+    }
+}
+
+/// The process has this FIFO for its stdout or stderr. What else it has there is not looked at: that may lie where
+/// nobody answers.
+fn writes_to(pid: i32, fifo: &Path) -> bool {
+    ["1", "2"].iter().any(|number| {
+        let link = format!("/proc/{pid}/fd/{number}");
+        fs::read_link(&link).is_ok_and(|target| target.file_name() == fifo.file_name())
+            && FileId::behind(Path::new(&link)).is_some_and(|file| file.is_at(fifo))
+    })
+}
+
+/// A signal to every process of this group but uphold.
+pub(super) fn strike_group_of_uphold(group: i32, signal: Signal) {
+    let own = std::process::id().cast_signed();
+    for found in snapshot().unwrap_or_default() {
+        if found.group == group
+            && found.pid != own
+            && let Ok(pidfd) = sys::pidfd_open(found.pid)
+            && proc(found.pid).ok().flatten().is_some_and(|now| now.start == found.start)
+        {
+            let _ = sys::pidfd_kill(&pidfd, signal);
         }
     }
 }
@@ -172,6 +228,43 @@ pub(super) fn descendants(of: i32) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// A session whose leader is gone, as a daemon leaves it: the leader's pid, and the one that is left.
+    fn daemon(script: &str, marker: &str) -> (i32, i32) {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", script]).env("UPHOLD_RUN", marker);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let mut pids = said.split_whitespace().map(|pid| pid.parse().unwrap());
+        (pids.next().unwrap(), pids.next().unwrap())
+    }
+
+    #[test]
+    fn a_session_of_the_number_of_a_process_that_nobody_saw_is_a_strangers_unless_a_member_proves_it() {
+        let _alone = super::super::tests::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("web.1.out");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let quiet = "sleep 600 >/dev/null 2>&1 & echo $$ $!";
+        let piped = format!("sleep 600 <>{0} >&0 2>/dev/null & echo $$ $!", fifo.display());
+        for (script, marker, is_kin) in [
+            (quiet, "web:1:0123456789abcdef", true),
+            (quiet, "web:2:0123456789abcdef", false),
+            // Another user's environment is not read, and some overwrite their own.
+            (&piped, "", true),
+        ] {
+            let (main, left) = daemon(script, marker);
+            // The uid is not that of what is left: it may have become another user.
+            let kin = || Kin::since(main, 1, true, 45_673, Some("web:1:0123456789abcdef"));
+            let seen = kin().find(false).unwrap();
+            let mut kin = kin().unseen(vec![fifo.clone()]);
+            let unseen = [kin.find(false).unwrap(), kin.find(false).unwrap()];
+            sys::kill(left, Signal::KILL).unwrap();
+            assert_eq!(seen, [left], "{script}");
+            let expected = if is_kin { vec![left] } else { vec![] };
+            assert_eq!(unseen, [expected.clone(), expected], "{script}");
+        }
+    }
 
     #[test]
     fn a_process_may_call_itself_anything() {

@@ -382,9 +382,7 @@ fn main(
             leaf.remove();
         }
     }
-    if let Some(slot) = slot {
-        slot.born(pid, kin::started(pid), owner.0);
-    }
+    record_birth(slot, pid, owner.0);
     failpoint::reach("born");
     Ok(Started { pid, uid: owner.0, leaf: made.map(|(leaf, _)| leaf), output: ends.captured })
 }
@@ -405,10 +403,18 @@ fn probe(
     prepared.image.stdio = Some([null.as_raw_fd(), output, output]);
     let (pid, _) = start(shop, stack, launched, unit, &prepared, None, slot)?;
     failpoint::reach("probe-cloned");
-    if let Some(slot) = slot {
-        slot.born(pid, kin::started(pid), owner.0);
-    }
+    record_birth(slot, pid, owner.0);
     Ok(Started { pid, uid: owner.0, leaf: None, output: vec![pair.captured] })
+}
+
+/// It executes its command. When it started it has said itself, unless it could not look.
+fn record_birth(slot: Option<&Slot>, pid: i32, uid: u32) {
+    let Some(slot) = slot else { return };
+    let start = match slot.started(pid) {
+        0 => kin::started(pid),
+        start => start,
+    };
+    slot.born(pid, start, uid);
 }
 
 fn start(
@@ -429,7 +435,7 @@ fn start(
     let child = launched.cloned.insert(shop.cloning.begin());
     // No handler of uphold's may run in the child. A fault of this thread is handled again after that.
     sys::block_all_signals();
-    let born = spawn::start(mapped, &prepared.image, into, child, slot.map(|slot| &slot.pid));
+    let born = spawn::start(mapped, &prepared.image, into, child, slot);
     reexec::block_all_but_faults();
     match born {
         Ok(born) => Ok((born.pid, born.outside)),

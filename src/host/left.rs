@@ -49,13 +49,13 @@ fn named(found: io::Result<Vec<i32>>) -> Option<String> {
 /// In ascending order. `Err`: nobody can tell at the moment.
 fn of_token(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -> io::Result<Vec<i32>> {
     let procs = patiently(kin::snapshot)?;
-    let records = private.map(slots::peek).unwrap_or_default();
+    let records = private.map(slots::peek_processes).unwrap_or_default();
     let within = cgroups.map(cgroup::pids_below).unwrap_or_default();
     let mark = format!(":{token}");
     let own = std::process::id().cast_signed();
     let living = procs.iter().filter(|proc| !proc.zombie && proc.pid != own);
     let ours = living.filter(|proc| {
-        let recorded = records.iter().any(|one| (one.pid, one.start) == (proc.pid, proc.start));
+        let recorded = records.contains(&(proc.pid, proc.start));
         recorded || within.contains(&proc.pid) || is_marked(proc.pid, mark.as_bytes())
     });
     Ok(ours.map(|proc| proc.pid).collect::<BTreeSet<i32>>().into_iter().collect())

@@ -402,7 +402,12 @@ impl Host {
                 self.settle_all(false);
                 self.collect_garbage();
             }
-            Some(Wake::Ended(key, exit)) => self.main_exited(key, exit),
+            Some(Wake::Ended(key, exit)) => {
+                if let Some(slot) = self.slots.get(key.1) {
+                    slot.ended(exit);
+                }
+                self.main_exited(key, exit);
+            }
             Some(Wake::Settle(key)) => self.settle(&key),
             Some(Wake::TimedOut(id)) => self.probe_timed_out(id),
             Some(Wake::Stalled(name)) => {

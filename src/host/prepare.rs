@@ -102,6 +102,12 @@ pub(super) fn prepare(
     } else {
         environment::of(unit, &identity, &settings.trust, &mut warnings)?
     };
+    // uphold itself may have been started by one of its services: what it starts is not of that run.
+    if let Some(mark) = environment.get_mut(OsStr::new("UPHOLD_RUN"))
+        && mark.as_bytes().ends_with(settings.token.as_bytes())
+    {
+        mark.clear();
+    }
     match role {
         Role::Main(marker) => drop(environment.insert("UPHOLD_RUN".into(), marker.into())),
         Role::Probe(marker) => drop(environment.insert("UPHOLD_PROBE".into(), marker.into())),

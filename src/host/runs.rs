@@ -12,7 +12,7 @@ use super::kin::Kin;
 use super::launch::{Launched, Started, marker};
 use super::slots::Slot;
 use super::watch::Watch;
-use super::{Host, Key, News, Order, Role, Wake, launch, sys};
+use super::{Host, Key, News, Order, Role, Wake, kin, launch, sys};
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::failpoint;
 use crate::task::Task;
@@ -21,6 +21,9 @@ use crate::unit::{Name, Scope, Signal};
 /// SIGKILL is sent to what has appeared since the last round, at most so often: a fork bomb must not hold
 /// the deciding thread for ever. The engine's survey tells what is left.
 const ROUNDS: usize = 100;
+
+/// So many pidfds are held at a time.
+const AT_ONCE: usize = 64;
 
 /// When something is to be looked at that nothing tells of.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -76,18 +79,31 @@ impl Living {
             (Main::Child, Scope::Main) => drop(sys::kill(self.pid, signal)),
             (Main::Child, Scope::Group) => drop(sys::kill(-self.pid, signal)),
             (Main::Other(other), Scope::Main) => other.strike(signal),
-            // Its group has its number for as long as it lives.
-            (Main::Other(other), Scope::Group) if other.lives() => {
-                let _ = sys::kill(-self.pid, signal);
+            // Its group has its number for as long as it lives. uphold is in it if that process has started it.
+            (Main::Other(other), Scope::Group) if other.is_proven() && other.lives() => {
+                if nix::unistd::getpgrp().as_raw() == self.pid {
+                    kin::strike_group_of_uphold(self.pid, signal);
+                } else {
+                    let _ = sys::kill(-self.pid, signal);
+                }
             }
             (Main::Other(_), Scope::Group) => {}
         }
     }
 
-    fn strike(&self, pid: i32, signal: Signal) {
+    /// To processes that were found.
+    fn strike(&self, pids: &[i32], signals: &[Signal]) {
         match &self.found_by {
-            FoundBy::Cgroup(_) => drop(sys::kill(pid, signal)),
-            FoundBy::Kin(kin) => kin.strike(pid, signal),
+            FoundBy::Cgroup(leaf) => {
+                for some in pids.chunks(AT_ONCE) {
+                    strike_in(leaf, some, signals);
+                }
+            }
+            FoundBy::Kin(kin) => {
+                for pid in pids {
+                    signals.iter().for_each(|signal| kin.strike(*pid, *signal));
+                }
+            }
         }
     }
 
@@ -110,10 +126,22 @@ impl Living {
             if fresh.is_empty() {
                 return;
             }
-            for pid in fresh {
-                for signal in signals {
-                    self.strike(pid, *signal);
-                }
+            self.strike(&fresh, signals);
+        }
+    }
+}
+
+/// Signals to those of these processes that are in the cgroup: what has a pidfd keeps its pid while that is looked at.
+fn strike_in(leaf: &Leaf, pids: &[i32], signals: &[Signal]) {
+    let held: Vec<_> = pids.iter().map(|pid| (*pid, sys::pidfd_open(*pid))).collect();
+    let there = leaf.pids();
+    for (pid, pidfd) in held.iter().filter(|(pid, _)| there.contains(pid)) {
+        for signal in signals {
+            match pidfd {
+                Ok(pidfd) => drop(sys::pidfd_kill(pidfd, *signal)),
+                Err(Errno::ESRCH) => {}
+                // Too many open files, or a kernel before 5.3.
+                Err(_) => drop(sys::kill(*pid, *signal)),
             }
         }
     }
@@ -261,6 +289,12 @@ impl Host {
         }
     }
 
+    /// The cgroup is of no use any more: it is removed once it is empty.
+    pub(super) fn discard(&mut self, leaf: Leaf) {
+        let watch = self.watch_leaf(&leaf);
+        self.garbage.push((leaf, watch));
+    }
+
     /// Removes the cgroups of runs that are over, as far as they are empty.
     pub(super) fn collect_garbage(&mut self) {
         self.garbage.retain(|(leaf, _)| !leaf.remove());
@@ -340,5 +374,27 @@ fn with_oom(exit: Exit, found_by: &FoundBy) -> Exit {
             Exit::Signal { signal: Signal::KILL, oom }
         }
         (exit, _) => exit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cgroup::Base;
+    use super::*;
+
+    #[test]
+    fn who_has_left_the_cgroup_since_it_was_looked_at_gets_no_signal() {
+        let _alone = super::super::tests::alone();
+        let Ok(base) = Base::new("left-since") else { return };
+        let (leaf, _into) = base.leaf("web.1").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        strike_in(&leaf, &[pid], &[Signal::TERM]);
+        std::fs::write(base.path().join("web.1/cgroup.procs"), pid.to_string()).unwrap();
+        strike_in(&leaf, &[pid], &[Signal::KILL]);
+        let after = child.wait().unwrap();
+        assert!(leaf.remove());
+        base.remove();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&after), Some(9));
     }
 }

@@ -5,8 +5,9 @@
 //! header | slot | slot | …      64 bytes each
 //! ```
 //!
-//! The kernel itself writes a child's pid here before it lets the child run (CLONE_PARENT_SETTID). How
-//! a run ended is written before its process is reaped. A slot is free once nobody needs it.
+//! The kernel itself writes a child's pid here before it lets the child run (CLONE_PARENT_SETTID), and the child
+//! when it started, before its exec. How a run ended is written before its process is reaped. A slot is free once
+//! nobody needs it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -50,7 +51,25 @@ pub(super) struct Slot {
     exit: AtomicU64,
     /// The signal of a stop was sent.
     told: AtomicU32,
-    _rest: [AtomicU32; 6],
+    _pad: AtomicU32,
+    /// What the child has stored of itself before its exec: its start and the lowest bits of its pid ([`PID`]), so
+    /// that what an older uphold leaves standing here is nobody else's. 0: nothing; it could not look, or an older
+    /// uphold has made it.
+    pub(super) early: AtomicU64,
+    _rest: [AtomicU32; 4],
+}
+
+/// Bits for a pid: no kernel gives out more (PID_MAX_LIMIT).
+const PID: u32 = 22;
+
+/// A start and the pid that it is of, in one word, so that neither is ever there without the other.
+pub(super) fn paired(pid: i32, start: u64) -> u64 {
+    start << PID | u64::from(pid.cast_unsigned()) & ((1 << PID) - 1)
+}
+
+/// The start of this pid that uphold has stored, else the one that is paired with it.
+fn either(pid: i32, start: u64, early: u64) -> u64 {
+    if start == 0 && early == paired(pid, early >> PID) { early >> PID } else { start }
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -71,6 +90,17 @@ pub(super) fn peek(private: &Path) -> Vec<Record> {
     let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     let records = slots.iter().skip(1).map(glimpse);
     records.filter(|record| record.run.0 != 0 && record.pid > 0).collect()
+}
+
+/// The processes that the slots in a private directory tell of, each by its pid and its start.
+pub(super) fn peek_processes(private: &Path) -> Vec<(i32, u64)> {
+    let Ok(bytes) = std::fs::read(private.join(FILE)) else { return Vec::new() };
+    let (slots, _): (&[Bytes], _) = bytes.as_chunks();
+    let process = |slot: &Bytes| {
+        let Record { pid, start, .. } = glimpse(slot);
+        (pid, either(pid, start, early(slot)))
+    };
+    slots.iter().skip(1).map(process).filter(|(pid, start)| *pid > 0 && *start != 0).collect()
 }
 
 /// These had no process that executed its command: as if none had been made. For who has the lock and does not
@@ -94,10 +124,18 @@ pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
 /// The bytes of a slot.
 type Bytes = [u8; size_of::<Slot>()];
 
+fn number_at(slot: &Bytes, at: usize) -> u64 {
+    slot.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_ne_bytes)
+}
+
+/// What the child has stored of itself, as it stands in the bytes of a slot.
+fn early(slot: &Bytes) -> u64 {
+    number_at(slot, std::mem::offset_of!(Slot, early))
+}
+
 /// Run, pid, start and uid as they stand in the bytes of a slot.
 fn glimpse(slot: &Bytes) -> Record {
-    let number =
-        |at: usize| slot.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    let number = |at: usize| number_at(slot, at);
     let half =
         |at: usize| slot.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes);
     Record {
@@ -296,16 +334,19 @@ impl Slot {
         self.uid.store(0, SeqCst);
         self.exit.store(0, SeqCst);
         self.told.store(0, SeqCst);
+        self.early.store(0, SeqCst);
     }
 
     /// What spawning threads have changed in the file before, after it was read and before this one took its
     /// place, is so here, too: all else is stored by this thread.
     fn catch_up(&self, before: &Bytes, after: &Bytes) {
+        let (early_before, early_after) = (early(before), early(after));
         let (before, after) = (glimpse(before), glimpse(after));
         // What differs here by now was stored later still.
         let _ = self.pid.compare_exchange(before.pid, after.pid, SeqCst, SeqCst);
         let _ = self.uid.compare_exchange(before.uid, after.uid, SeqCst, SeqCst);
         let _ = self.start.compare_exchange(before.start, after.start, SeqCst, SeqCst);
+        let _ = self.early.compare_exchange(early_before, early_after, SeqCst, SeqCst);
     }
 
     pub(super) fn record(&self) -> Record {
@@ -316,6 +357,11 @@ impl Slot {
             uid: self.uid.load(SeqCst),
             exit: exit(self.exit.load(SeqCst)),
         }
+    }
+
+    /// When the process of this pid started, whoever has stored that: uphold, or itself before that; else 0.
+    pub(super) fn started(&self, pid: i32) -> u64 {
+        either(pid, self.start.load(SeqCst), self.early.load(SeqCst))
     }
 
     /// The process runs, and this tells it from a later one of its pid.

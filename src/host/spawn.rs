@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -17,6 +17,7 @@ use nix::libc::{self, c_char, c_int, c_long, c_ulong, c_void, pid_t};
 
 use nix::sys::stat::Mode;
 
+use super::slots::{Slot, paired};
 use super::sys::{above_stdio, check};
 
 /// What was being set up when it failed.
@@ -179,6 +180,8 @@ struct Shared<'a> {
     procs: RawFd,
     /// The kernel has not reset the handlers.
     reset_all: bool,
+    /// Where the child says when it started.
+    early: Option<&'static AtomicU64>,
     stage: AtomicUsize,
     errno: AtomicI32,
     outside: AtomicI32,
@@ -188,13 +191,14 @@ struct Shared<'a> {
 /// otherwise). A child that failed is reaped here. The calling thread must have all signals blocked.
 ///
 /// Its pid stands in `slot` before it runs, whatever becomes of uphold: the kernel writes it there in the call, as
-/// soon as there is a child. `pid` has it before the child's first instruction.
+/// soon as there is a child. `pid` has it before the child's first instruction. When it started stands there before
+/// its exec, if there is a /proc that says so.
 pub(super) fn start(
     stack: &Stack,
     image: &Image,
     cgroup: Option<&Into>,
     pid: &AtomicI32,
-    slot: Option<&'static AtomicI32>,
+    slot: Option<&'static Slot>,
 ) -> Result<Born, (Stage, Errno)> {
     start_with(stack, image, cgroup, Pids { pid, slot }, true)
 }
@@ -205,7 +209,7 @@ struct Pids<'a> {
     /// In the memory of uphold.
     pid: &'a AtomicI32,
     /// In memory that outlives it.
-    slot: Option<&'static AtomicI32>,
+    slot: Option<&'static Slot>,
 }
 
 impl Pids<'_> {
@@ -220,7 +224,7 @@ impl Pids<'_> {
     /// CLONE_PARENT_SETTID: the kernel writes there before it lets the child run. What CLONE_CHILD_SETTID names is
     /// written by the child once it has its turn, and an image that takes over may look before that.
     fn parent(self) -> *mut pid_t {
-        self.slot.unwrap_or(self.pid).as_ptr()
+        self.slot.map_or(self.pid, |slot| &slot.pid).as_ptr()
     }
 
     /// CLONE_CHILD_SETTID.
@@ -246,6 +250,7 @@ fn start_with(
         envp: envp.as_ptr(),
         procs: -1,
         reset_all: false,
+        early: child.slot.map(|slot| &slot.early),
         stage: AtomicUsize::new(0),
         errno: AtomicI32::new(0),
         outside: AtomicI32::new(0),
@@ -373,6 +378,9 @@ extern "C" fn child(shared: *const Shared<'static>) -> ! {
 fn set_up(shared: &Shared<'_>) -> Result<Infallible, (Stage, Errno)> {
     let image = shared.image;
     reset_signals(shared);
+    if let Some(early) = shared.early {
+        early.store(raw::own_start(), Ordering::SeqCst);
+    }
     if image.session {
         raw::setsid().map_err(|errno| (Stage::Session, errno))?;
     } else {
@@ -434,6 +442,14 @@ fn become_user(identity: &Become) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Field 22 in the text of a /proc/PID/stat: it may be cut off after that. 0: it is not there.
+fn start_in(stat: &[u8]) -> u64 {
+    let rest = stat.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    // The name was the second field, and a blank follows it.
+    let start = rest.split(|byte| *byte == b' ').nth(20).unwrap_or_default();
+    start.iter().fold(0, |start: u64, digit| start.wrapping_mul(10).wrapping_add(u64::from(digit & 15)))
+}
+
 /// Tries the candidates as execvp does: one that may not be executed does not hide a later one that may.
 fn execute(shared: &Shared<'_>) -> Errno {
     let mut worst = Errno::ENOENT;
@@ -487,6 +503,27 @@ mod raw {
         // SAFETY: it was opened above; the child's table of descriptors is its own.
         let _ = unsafe { libc::syscall(libc::SYS_close, fd) };
         written.map(drop)
+    }
+
+    /// This process and its start, as a slot has them; 0: there is no /proc, or nothing can be opened.
+    pub(super) fn own_start() -> u64 {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        let (at, path) = (libc::AT_FDCWD, c"/proc/self/stat".as_ptr());
+        // SAFETY: the path is null-terminated.
+        let Ok(fd) = check(unsafe { libc::syscall(libc::SYS_openat, at, path, flags) }) else { return 0 };
+        let mut stat = [0_u8; 512];
+        // SAFETY: the buffer is as long as is said.
+        let length = check(unsafe { libc::syscall(libc::SYS_read, fd, stat.as_mut_ptr(), stat.len()) });
+        // SAFETY: it was opened above; the child's table of descriptors is its own.
+        let _ = unsafe { libc::syscall(libc::SYS_close, fd) };
+        // SAFETY: takes nothing.
+        let pid = check(unsafe { libc::syscall(libc::SYS_getpid) });
+        let length = length.ok().and_then(|length| usize::try_from(length).ok());
+        let start = length.and_then(|length| stat.get(..length)).map_or(0, start_in);
+        match pid.map(pid_t::try_from) {
+            Ok(Ok(pid)) if start != 0 => paired(pid, start),
+            _ => 0,
+        }
     }
 
     pub(super) fn set_limit(resource: c_int, soft: u64, hard: u64) -> Result<(), Errno> {
@@ -558,9 +595,19 @@ mod raw {
 #[cfg(test)]
 mod tests {
     use super::super::cgroup::Base;
+    use super::super::kin::started;
     use super::super::sys::{Child, block_all_signals, wait};
+    use super::super::{Inherited, Slots};
     use super::*;
-    use crate::engine::Exit;
+    use crate::engine::{Exit, Run};
+
+    #[test]
+    fn a_start_is_found_whatever_the_process_calls_itself() {
+        let stat = b"7 (a) S 1 (b) Z 3 4 5 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(start_in(stat), 4711);
+        assert_eq!(start_in(b"7 (a) S 1"), 0);
+        assert_eq!(start_in(b""), 0);
+    }
 
     #[test]
     fn the_older_clone_starts_a_child_that_enters_its_cgroup_itself() {
@@ -587,10 +634,16 @@ mod tests {
         let base = Base::new("older-clone").ok();
         let made = base.as_ref().map(|base| base.leaf("older").unwrap());
         let pid = AtomicI32::new(0);
-        let slot = Box::leak(Box::new(AtomicI32::new(0)));
+        let dir = tempfile::tempdir().unwrap();
+        let mut slots = Slots::open(&Inherited::default(), Some(dir.path()), 7).unwrap().0;
+        let slot = slots.take(Run(1)).unwrap().unwrap();
         let pids = Pids { pid: &pid, slot: Some(slot) };
         let born = start_with(&stack, &image, made.as_ref().map(|(_, into)| into), pids, false).unwrap();
-        assert_eq!((pid.load(Ordering::SeqCst), slot.load(Ordering::SeqCst)), (born.pid, born.pid));
+        assert_eq!((pid.load(Ordering::SeqCst), slot.record().pid), (born.pid, born.pid));
+        // Nobody but the child has looked; it is a zombie at most.
+        assert_eq!((slot.record().start, slot.started(born.pid)), (0, started(born.pid)));
+        assert_ne!(slot.started(born.pid), 0);
+        assert_eq!(slot.started(born.pid + 1), 0);
         let (_, exit) = wait(Child::Pid(born.pid), false, true).unwrap().unwrap();
         assert_eq!(exit, Exit::Code(if base.is_some() { 5 } else { 6 }));
         let gone = Image { candidates: vec![c"/nonexistent".into()], ..image };

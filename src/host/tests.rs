@@ -14,8 +14,8 @@ use crate::engine::Exit;
 use crate::unit::{Directory, Limit, Output, Resource, Scope, Signal};
 
 /// A host with its news, a private directory, and what a daemon's loop does for it.
-struct Bench {
-    host: Host,
+pub(super) struct Bench {
+    pub(super) host: Host,
     news: mpsc::UnboundedReceiver<News>,
     children: UnixStream,
     handler: signal_hook::SigId,
@@ -28,7 +28,7 @@ impl Bench {
         Bench::with(|settings, news| Host::new(settings, unkept(), None, news))
     }
 
-    fn without_cgroups() -> Bench {
+    pub(super) fn without_cgroups() -> Bench {
         Bench::with(|settings, news| Host::with_base(settings, unkept(), news, None))
     }
 
@@ -617,6 +617,46 @@ async fn a_child_whose_start_was_not_recorded_gets_that_when_it_is_taken_over() 
     let taken = crate::engine::Taken { instance: name(), run: Run(1), unit, so_far };
     bench.host.adopt(taken, false, &mut Stored::default());
     assert_eq!((slot.record().start, slot.record().uid), (whole.start, whole.uid));
+}
+
+#[tokio::test]
+async fn what_was_to_be_stopped_before_it_had_begun_is_not_begun_by_who_takes_over() {
+    let mut bench = Bench::with(|settings, news| {
+        let slots = Slots::open(&Inherited::default(), settings.private.as_deref(), 7).unwrap().0;
+        Host::with_base(settings, slots, news, None)
+    });
+    let (private, ran) = (bench.dir.path().join("private"), bench.dir.path().join("ran"));
+    std::fs::write(private.join("web.1.out"), "").unwrap();
+    bench.host.slots.take(Run(1)).unwrap();
+    let (unit, so_far) = (Arc::new(unit(&["touch", ran.to_str().unwrap()])), crate::engine::SoFar::Revoked);
+    let taken = crate::engine::Taken { instance: name(), run: Run(1), unit, so_far };
+    bench.host.adopt(taken, false, &mut Stored::default());
+    let news = bench.next().await;
+    assert!(matches!(news, News::SpawnFailed { .. }), "{news:?}");
+    bench.silent().await;
+    assert!(!ran.exists() && !private.join("web.1.out").exists());
+    assert!(bench.host.slots.runs().is_empty());
+}
+
+#[tokio::test]
+async fn a_child_that_has_the_pid_of_a_dead_one_by_now_is_not_taken_for_it() {
+    let mut bench = Bench::with(|settings, news| {
+        let slots = Slots::open(&Inherited::default(), settings.private.as_deref(), 7).unwrap().0;
+        Host::with_base(settings, slots, news, None)
+    });
+    bench.spawn(1, unit(&["sleep", "600"]));
+    let (pid, _output) = bench.spawned().await;
+    let first = bench.host.slots.get(Run(1)).unwrap().record();
+    let slot = bench.host.slots.take(Run(2)).unwrap().unwrap();
+    slot.born(first.pid, first.start - 1, first.uid);
+    let (unit, so_far) = (Arc::new(unit(&["sleep", "600"])), crate::engine::SoFar::Born);
+    let taken = crate::engine::Taken { instance: name(), run: Run(2), unit, so_far };
+    bench.host.adopt(taken, false, &mut Stored::default());
+    let news = bench.next().await;
+    assert!(matches!(news, News::Resumed { .. }), "{news:?}");
+    assert_eq!(bench.exited().await, Exit::Unknown);
+    bench.emptied().await;
+    assert!(alive(pid));
 }
 
 /// Nothing is kept for another uphold.

@@ -25,6 +25,7 @@ mod nginx;
 mod passes_over;
 mod pid1;
 mod probes;
+mod proofs;
 mod read_only;
 mod readers;
 mod reload;

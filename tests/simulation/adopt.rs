@@ -35,6 +35,7 @@ impl Host {
                 }
             }
             News::Spawn(..)
+            | News::NotBegun(..)
             | News::Looked(..)
             | News::Surveyed(..)
             | News::Probed(..)
@@ -65,22 +66,26 @@ impl Host {
             }
             let mut process = match (kept, so_far) {
                 (Some(process), _) => process,
-                (None, SoFar::Ordered) => Process::roll(run, unit, false, dice),
+                (None, SoFar::Ordered | SoFar::Revoked) => Process::roll(run, unit, false, dice),
                 (None, SoFar::Born | SoFar::Ended) => return Err(format!("run {run} of {name} never was")),
             };
             process.probes.clear();
-            process.born = *so_far != SoFar::Ordered;
+            process.born = matches!(so_far, SoFar::Born | SoFar::Ended);
             process.exited = *so_far == SoFar::Ended;
             let exit = process.exit.filter(|_| same || dice.percent(50)).unwrap_or(Exit::Unknown);
             let (begun, alive) = (process.begun, process.alive);
             self.processes.insert(name.clone(), process);
             let mut say = |news| agenda.add(now, Happening::Host(news));
             if !begun {
-                say(News::Spawn(name, run));
+                say(if *so_far == SoFar::Revoked {
+                    News::NotBegun(name, run)
+                } else {
+                    News::Spawn(name, run)
+                });
                 continue;
             }
             match so_far {
-                SoFar::Ordered => say(News::Found(name.clone(), run)),
+                SoFar::Ordered | SoFar::Revoked => say(News::Found(name.clone(), run)),
                 SoFar::Born => {}
                 SoFar::Ended => say(News::Looked(name.clone(), run)),
             }

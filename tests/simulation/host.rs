@@ -15,6 +15,8 @@ use super::world::{Agenda, Happening};
 pub enum News {
     /// The spawn comes to its end.
     Spawn(Name, Run),
+    /// Taken over: it was to be stopped before it had begun.
+    NotBegun(Name, Run),
     /// The main process ends: of its own accord, or by a signal.
     Dies(Name, Run, Exit, bool),
     /// The host has looked for what the main process left.
@@ -37,6 +39,7 @@ impl News {
         match self {
             News::Dies(..) | News::LeftDies(..) => true,
             News::Spawn(..)
+            | News::NotBegun(..)
             | News::Looked(..)
             | News::Surveyed(..)
             | News::Probed(..)
@@ -208,6 +211,7 @@ impl Host {
     ) -> Vec<Input> {
         match news {
             News::Spawn(instance, run) => self.spawns(instance, run, now, calm, dice, agenda),
+            News::NotBegun(instance, run) => self.not_begun(instance, run, true),
             News::Dies(instance, run, exit, by_itself) => {
                 let Some(process) = self.of(&instance, run).filter(|process| process.alive) else {
                     return Vec::new();
@@ -284,19 +288,23 @@ impl Host {
         agenda: &mut Agenda,
     ) -> Vec<Input> {
         if !calm && dice.percent(8) {
-            self.processes.remove(&instance);
-            let (passing, code) = (dice.percent(60), 126);
-            let (stage, message) = ("the exec".to_owned(), "no such file".to_owned());
-            return vec![Input::SpawnFailed {
-                instance,
-                run,
-                failure: SpawnFailure { stage, message, passing, code },
-            }];
+            let passing = dice.percent(60);
+            return self.not_begun(instance, run, passing);
         }
         self.begin(&instance, run, now, calm, dice, agenda);
         let Some(process) = self.of(&instance, run) else { return Vec::new() };
         process.born = true;
         vec![Input::Spawned { instance, run, pid: u32::try_from(run.0).unwrap() }]
+    }
+
+    fn not_begun(&mut self, instance: Name, run: Run, passing: bool) -> Vec<Input> {
+        if self.of(&instance, run).is_none() {
+            return Vec::new();
+        }
+        self.processes.remove(&instance);
+        let (stage, message) = ("the exec".to_owned(), "no such file".to_owned());
+        let failure = SpawnFailure { stage, message, passing, code: 126 };
+        vec![Input::SpawnFailed { instance, run, failure }]
     }
 
     /// The exec succeeds, and nobody knows yet.

@@ -42,6 +42,21 @@ fn a_start_that_was_ordered_is_left_to_the_host() {
 }
 
 #[test]
+fn a_start_that_was_to_be_stopped_before_it_was_heard_of_is_not_left_to_the_host() {
+    let units = || vec![plain("web")];
+    let mut script = Script::new(units());
+    script.did(&["spawn web"]).command(Verb::Stop, &["web"]).killed(false, units()).did(&[]);
+    assert_eq!(script.taken(), [("web".to_owned(), 1, SoFar::Revoked)]);
+    script.spawn_failed("web", true).until(600_000).did(&[]);
+    assert_eq!(script.why("web"), "StoppedByOperator: stopped by the operator");
+    // A restart is a stop and a start.
+    script.command(Verb::Start, &["web"]).command(Verb::Restart, &["web"]).killed(false, units());
+    assert_eq!(script.taken(), [("web".to_owned(), 2, SoFar::Revoked)]);
+    script.spawn_failed("web", true).did(&["spawn web", "spawn web"]).spawned("web");
+    assert_eq!((script.state("web"), script.run("web")), ("running", Run(3)));
+}
+
+#[test]
 fn a_shutdown_that_goes_on_goes_on_in_its_order() {
     let units = || vec![plain("db"), requiring("web", &["db"])];
     let mut script = Script::new(units());

@@ -1,0 +1,231 @@
+//! Whose a process is: what uphold takes over and what it leaves alone where a pid tells too little.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::dsl::*;
+
+/// Root that may look into nobody else's processes, in a mount namespace in which there is nothing to make a cgroup
+/// in: as Docker has it, with its own set of capabilities and a cgroup that is read-only.
+fn as_in_docker() -> Option<Uphold> {
+    as_in_docker_and("")
+}
+
+/// And with what this shell line does.
+fn as_in_docker_and(line: &str) -> Option<Uphold> {
+    if !is_root() {
+        skip("only root can mount, and run a unit as another user");
+        return None;
+    }
+    let line = format!(
+        "set -e; for at in $(awk '$3 ~ /^cgroup/ {{print $2}}' /proc/mounts); do umount -l $at; done; \
+        ! grep -q cgroup2 /proc/mounts; {line} \
+        exec setpriv --bounding-set=-sys_ptrace,-sys_admin,-perfmon,-checkpoint_restore,-sys_resource \
+        --inh-caps=-sys_ptrace \"$@\""
+    );
+    let uphold = Uphold::new();
+    let plan = format!("UPHOLD_FAILPOINTS={}", uphold.path("fail").display());
+    Some(uphold.under(&["unshare", "-m", "sh", "-c", &line, "sh", "env", &plan]))
+}
+
+/// The head of the state.
+fn head(uphold: &Uphold) -> serde_json::Value {
+    let state = fs::read_to_string(uphold.path("run/private/state")).unwrap();
+    serde_json::from_str(&state.lines().next().unwrap()[9..]).unwrap()
+}
+
+/// What this line of upholds has started and lives.
+fn started(uphold: &Uphold) -> Vec<i32> {
+    marked(head(uphold)["token"].as_str().unwrap())
+}
+
+/// The directory of its cgroups.
+fn cgroups(uphold: &Uphold) -> Option<PathBuf> {
+    let base = head(uphold)["cgroups"].as_str().map(PathBuf::from);
+    if base.is_none() {
+        skip("there is no cgroup of its own");
+    }
+    base
+}
+
+/// A unit of another user, of which uphold is killed when the process executes its command and nothing else is on
+/// record: its pid.
+fn killed_at_its_birth(uphold: Uphold) -> (Uphold, i32) {
+    let text =
+        "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\nautostart = false\n[stop]\ntimeout = \"200ms\"\n";
+    let mut uphold = uphold.unit("web", text).start();
+    uphold.fail("cloned 1 kill");
+    let _ = uphold.http("POST /v1/units/web/start");
+    uphold.exit();
+    let pids = started(&uphold);
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    (uphold, pids[0])
+}
+
+#[test]
+fn what_uphold_may_not_look_into_is_taken_over_though_uphold_was_killed_at_its_birth() {
+    let Some(uphold) = as_in_docker() else { return };
+    let (mut uphold, pid) = killed_at_its_birth(uphold);
+    uphold.again().until("web", "running");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    assert_eq!(uphold.view("web")["restarts"], 0);
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0);
+    assert!(!is_alive(pid));
+}
+
+/// Field 22 of /proc/PID/stat as the child itself has stored it (src/host/slots.rs).
+const EARLY: u64 = 40;
+
+#[test]
+fn what_nothing_proves_gets_no_signal_and_nothing_is_started_beside_it() {
+    let Some(uphold) = as_in_docker() else { return };
+    let (mut uphold, pid) = killed_at_its_birth(uphold);
+    // As where there was no /proc for the child to look at.
+    let slots = fs::File::options().write(true).open(uphold.path("run/private/runs")).unwrap();
+    for slot in 1..16 {
+        slots.write_all_at(&[0; 8], slot * 64 + EARLY).unwrap();
+    }
+    uphold.again().until_event("web", "Unproven");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    let (code, _, said) = uphold.ctl(&["stop", "web"]);
+    assert_eq!(code, 1, "{said}");
+    uphold.until_event("web", "Unkillable");
+    assert!(is_alive(pid));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.until("web", "inactive");
+    assert_eq!(uphold.ctl(&["start", "--no-wait", "web"]).0, 0);
+    uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
+}
+
+#[test]
+fn what_is_hidden_from_uphold_is_not_taken_for_gone() {
+    let Some(uphold) = as_in_docker_and("mount -t proc -o hidepid=2,gid=45673 proc /proc;") else { return };
+    let mut uphold = uphold.unit("web", "command = [\"sleep\", \"600\"]\nuser = \"daemon\"\n").start();
+    let pid = uphold.main_pid("web");
+    uphold.kill().again().until_event("web", "Unproven");
+    assert_eq!((uphold.main_pid("web"), started(&uphold)), (pid, vec![pid]));
+    // The other way to tell: it ends.
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    uphold.until_view("web", "another process", |view| view["state"] == "running" && view["pid"] != pid);
+}
+
+/// A console, a runner of jobs: whoever starts uphold again from there starts it among the processes of a service.
+#[test]
+fn an_uphold_that_was_started_by_a_service_of_its_own_outlives_the_stop_of_that() {
+    for scope in ["main", "group"] {
+        let uphold = Uphold::new();
+        let (dir, binary) = (uphold.dir.path().display().to_string(), binary());
+        let script = format!(
+            "until [ -e {dir}/go ]; do sleep 0.02; done; sleep 600 & echo $! >> {dir}/beside; \
+             {binary} run --units {dir}/units --runtime-dir {dir}/run --log-dir {dir}/log 2>> {dir}/stderr & \
+             exec sleep 600"
+        );
+        let mut uphold = uphold
+            .unit(
+                "shell",
+                &format!("command = [\"sh\", \"-c\", \"{script}\"]\n[stop]\ntimeout = \"2s\"\nscope = \"{scope}\"\n"),
+            )
+            .unit("other", "command = [\"sleep\", \"600\"]\n")
+            .start();
+        let (shell, other) = (uphold.main_pid("shell"), uphold.main_pid("other"));
+        uphold.kill();
+        fs::write(uphold.path("go"), "").unwrap();
+        uphold.eventually("the control API answers again", |uphold| uphold.get("/v1/version").is_some());
+        assert_eq!((uphold.main_pid("shell"), uphold.main_pid("other")), (shell, other));
+        let beside: i32 = fs::read_to_string(uphold.path("beside")).unwrap().trim().parse().unwrap();
+        let own: i32 =
+            fs::read_to_string(uphold.path("run/lock")).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let (code, _, said) = uphold.ctl(&["stop", "shell"]);
+        assert_eq!(code, 0, "{scope}: {said}");
+        assert!(!is_alive(shell) && !is_alive(beside) && is_alive(own), "{scope}");
+        assert_eq!((uphold.state("shell").as_str(), uphold.main_pid("other")), ("inactive", other));
+        if head(&uphold)["cgroups"].is_string() {
+            uphold.until_event("shell", "OwnCgroup");
+        }
+        let token = head(&uphold)["token"].as_str().unwrap().to_owned();
+        assert_eq!(uphold.ctl(&["start", "--no-wait", "shell"]).0, 0);
+        uphold.until("shell", "running");
+        kill(Pid::from_raw(own), Signal::SIGTERM).unwrap();
+        uphold.eventually("it ends", |_| !is_alive(own));
+        assert!(marked(&token).is_empty(), "{scope}");
+    }
+}
+
+/// A child that is frozen between clone and exec: it lies in a cgroup in which nothing runs.
+#[test]
+fn what_was_stopped_before_it_had_begun_does_not_begin_under_the_next_uphold() {
+    if !is_root() {
+        return skip("only root can freeze a cgroup");
+    }
+    let uphold = Uphold::new();
+    let text = format!(
+        "type = \"oneshot\"\nautostart = false\ncommand = [\"touch\", \"{}\"]\n",
+        uphold.path("ran").display()
+    );
+    let mut uphold = uphold.unit("job", &text).start();
+    let Some(base) = cgroups(&uphold) else { return };
+    let freeze = |word: &str| fs::write(base.join("cgroup.freeze"), word).unwrap();
+    freeze("1");
+    assert_eq!(uphold.ctl(&["start", "--no-wait", "job"]).0, 0);
+    let hanging = |uphold: &Uphold| children_of(uphold.pid());
+    uphold.eventually("a child hangs before its exec", |uphold| !hanging(uphold).is_empty());
+    let child = hanging(&uphold)[0];
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "job"]).0, 0);
+    uphold.until("job", "stopping");
+    uphold.kill().again_blind();
+    uphold.eventually("the child is ended", |_| !is_alive(child));
+    freeze("0");
+    uphold.eventually("the control API answers", |uphold| uphold.get("/v1/version").is_some());
+    uphold.until("job", "inactive");
+    let events = uphold.events("job");
+    assert!(!events.iter().any(|(line, _)| line.starts_with("Started ")), "{events:#?}");
+    assert!(!uphold.path("ran").exists());
+    assert_eq!(uphold.view("job")["reason"], "StoppedByOperator");
+    // The operator's next word holds.
+    assert_eq!(uphold.ctl(&["start", "job"]).0, 0);
+    assert!(uphold.path("ran").exists());
+}
+
+#[test]
+fn a_cgroup_of_a_run_that_is_over_goes_with_its_last_process_whatever_uphold_there_is_by_then() {
+    let text = "command = [\"sh\", \"-c\", \"sleep 600 & echo $!; exec sleep 600\"]\n[stop]\nleave = true\ntimeout = \"2s\"\n";
+    let mut uphold = Uphold::with_unit("cron", text);
+    let Some(base) = cgroups(&uphold) else { return };
+    let jobs =
+        |uphold: &Uphold| uphold.log("cron").iter().map(|pid| pid.parse().unwrap()).collect::<Vec<i32>>();
+    for run in 1..=3 {
+        uphold.eventually("it has begun a job", |uphold| jobs(uphold).len() == run);
+        if run < 3 {
+            assert_eq!(uphold.ctl(&["restart", "cron"]).0, 0);
+        }
+    }
+    let leaves = |base: &Path| -> Vec<String> {
+        let entries = fs::read_dir(base).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        dirs.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    assert_eq!(leaves(&base).len(), 3);
+    uphold.kill().again();
+    let jobs = jobs(&uphold);
+    for job in &jobs[..2] {
+        assert!(is_alive(*job));
+        kill(Pid::from_raw(*job), Signal::SIGKILL).unwrap();
+    }
+    uphold.eventually("their cgroups are gone", |_| leaves(&base) == ["cron.3"]);
+    assert!(is_alive(jobs[2]));
+    // What was empty by then goes too.
+    uphold.kill();
+    fs::create_dir(base.join("cron.7")).unwrap();
+    uphold.again();
+    uphold.eventually("that is gone", |_| leaves(&base) == ["cron.3"]);
+    assert_eq!(uphold.ctl(&["stop", "cron"]).0, 0);
+    kill(Pid::from_raw(jobs[2]), Signal::SIGKILL).unwrap();
+    uphold.eventually("the last is gone", |_| leaves(&base).is_empty());
+    uphold.signal(Signal::SIGTERM);
+    uphold.exit();
+    assert!(!base.exists());
+}
