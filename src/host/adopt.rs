@@ -19,8 +19,8 @@ use super::patience::patiently;
 use super::prepare::Failed;
 use super::runs::{FoundBy, Living, Main};
 use super::slots::{Record, Slot};
-use super::store::{Part, Stored};
-use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, sys};
+use super::store::{self, Part, Stored};
+use super::{Captured, Host, Key, News, Order, Role, Stream, Wake, fifo, reexec, sys};
 use nix::errno::Errno;
 
 use crate::engine::{Exit, Run, SoFar, Taken};
@@ -192,6 +192,10 @@ impl Host {
             Found::Child => sys::pidfd_open(pid).ok(),
             // What a manager keeps is taken for proven.
             Found::Other(other) if other.proven => other.pidfd.as_ref().and_then(|fd| fd.try_clone().ok()),
+            // The image before had it, and what that gave to a manager was taken from it.
+            Found::Kept(other) if reexec::goes_on() => {
+                other.pidfd.as_ref().and_then(|fd| fd.try_clone().ok())
+            }
             Found::Other(_) | Found::Kept(_) | Found::Ended(_) => None,
         };
         let deposits = self.deposits(run, process, &output);
@@ -232,6 +236,7 @@ impl Host {
             Found::Child => (Main::Child, true, None),
             Found::Other(other) | Found::Kept(other) => {
                 self.watch_end(&key, &other);
+                self.note_process(run, &other);
                 (Main::Other(other), true, None)
             }
             Found::Ended(exit) => (Main::Child, so_far != SoFar::Ended, Some(exit)),
@@ -414,6 +419,15 @@ impl Host {
             // Nobody listens only when the host is gone.
             let _ = wakes.send(Wake::Ended(key, exit));
         });
+    }
+
+    /// The next image has its pidfd, too: whoever reaps it meanwhile, that tells how it ended.
+    fn note_process(&self, run: Run, other: &Other) {
+        let pidfd = other.pidfd.as_ref().filter(|_| other.proven);
+        if let (Some(pipes), Some(pidfd)) = (&self.settings.pipes, pidfd) {
+            // Without the note it is opened anew by its pid, while it lives.
+            let _ = pipes.note(pidfd, &store::name(run, Part::Pid));
+        }
     }
 
     /// The streams of a run, read on from where the uphold before was. `lives`: its main process, if it does.

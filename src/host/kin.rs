@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_session_of_the_number_of_a_process_that_nobody_saw_is_a_strangers_unless_a_member_proves_it() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("web.1.out");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -64,12 +64,12 @@ impl Pipes {
     /// a file by now, which nobody looks at here.
     pub(super) fn whose(&self, fd: RawFd, link: &Path) -> Option<(Name, Run, Stream)> {
         let (inode, name) = self.noted(fd)?;
-        fifo::named(&name).filter(|_| link == format!("pipe:[{inode}]"))
+        fifo::named(&name).filter(|_| link.to_str() == Some(&format!("pipe:[{inode}]")))
     }
 
     /// Which run's main process this is a pidfd of, likewise.
     pub(super) fn process(&self, fd: RawFd, link: &Path) -> Option<Run> {
-        if link != "anon_inode:[pidfd]" {
+        if link != Path::new("anon_inode:[pidfd]") {
             return None;
         }
         let (inode, name) = self.noted(fd)?;
@@ -116,6 +116,15 @@ mod tests {
         let at = usize::try_from(place(reader.as_raw_fd())).unwrap();
         pipes.file.write_all_at(&entry[at..][..ENTRY], place(other.as_raw_fd())).unwrap();
         assert_eq!(whose(&other), None);
+        // A pidfd by its own name, and as nothing else.
+        let pidfd = super::super::sys::pidfd_open(std::process::id().cast_signed()).unwrap();
+        let process = |fd: &OwnedFd| {
+            let fd = fd.as_raw_fd();
+            pipes.process(fd, &fs::read_link(memory::own(fd)).unwrap())
+        };
+        assert_eq!(process(&pidfd), None);
+        pipes.note(&pidfd, &store::name(Run(7), Part::Pid)).unwrap();
+        assert_eq!((process(&pidfd), whose(&pidfd), process(&reader)), (Some(Run(7)), None, None));
         // Nothing is looked at but what it is called.
         assert_eq!(pipes.whose(reader.as_raw_fd(), Path::new("/log/web/stdout.log")), None);
     }

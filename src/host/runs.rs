@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn who_has_left_the_cgroup_since_it_was_looked_at_gets_no_signal() {
-        let _alone = super::super::tests::alone();
+        let _alone = crate::alone::alone();
         let Ok(base) = Base::new("left-since") else { return };
         let (leaf, _into) = base.leaf("web.1").unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();

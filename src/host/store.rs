@@ -42,7 +42,7 @@ impl Part {
     }
 }
 
-fn name(run: Run, part: Part) -> String {
+pub(super) fn name(run: Run, part: Part) -> String {
     format!("{run}.{}", part.suffix())
 }
 

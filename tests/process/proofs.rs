@@ -229,3 +229,29 @@ fn a_cgroup_of_a_run_that_is_over_goes_with_its_last_process_whatever_uphold_the
     uphold.exit();
     assert!(!base.exists());
 }
+
+#[test]
+fn how_a_process_that_is_no_child_ends_while_uphold_becomes_another_image_is_known() {
+    let text = "command = [\"sh\", \"-c\", \"trap 'exit 7' TERM; echo here; while :; do sleep 0.01; done\"]
+[restart]
+policy = \"never\"
+";
+    let mut uphold = Uphold::fallible().unit("web", text).start();
+    uphold.eventually("it listens", |uphold| uphold.log("web") == ["here"]);
+    let pid = uphold.main_pid("web");
+    uphold.kill().again();
+    // Of two images, and of the second the note, too.
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    uphold.fail("decided 1 panic").signal(Signal::SIGSTOP);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    let gone = || !Path::new(&format!("/proc/{pid}")).exists();
+    while !gone() {
+        pause();
+    }
+    // It crashes before it has heard of that.
+    uphold.signal(Signal::SIGUSR2).signal(Signal::SIGCONT);
+    crate::goes_on::until_image(&uphold, 3);
+    let exit = uphold.until_view("web", "its end", |view| view["state"] == "failed").view("web")["last_exit"]
+        .clone();
+    assert!(exit["code"] == 7 || !the_kernel_tells_of_the_dead(), "{exit}");
+}
