@@ -15,8 +15,7 @@ use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::busy::Busy;
 use super::follow::{Asked, Daemon};
@@ -176,7 +175,9 @@ impl Session {
             let session = self.clone();
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
             // before the daemon has heard of it. What is waited for goes with the connection.
-            let asked = tokio::spawn(self.clone().ask(request));
+            let (tell, asked) = oneshot::channel();
+            let asking = self.clone().ask(request);
+            task::detached(async move { drop(tell.send(asking.await)) });
             let one = self.one_more();
             async move { Ok::<_, Infallible>(session.answer(asked, one).await) }
         });
@@ -231,7 +232,7 @@ impl Session {
 
     async fn answer(
         &self,
-        asked: JoinHandle<Result<(Call, Access, Asked), Response<Body>>>,
+        asked: oneshot::Receiver<Result<(Call, Access, Asked), Response<Body>>>,
         one: busy::One,
     ) -> Response<Body> {
         let mut one = Some(one);

@@ -37,7 +37,9 @@ impl<'f> Line<'f> {
         let mut held = Vec::with_capacity(SHORT);
         held.extend_from_slice(NO_SUM);
         let mut line = Line { file, at, written: 0, held, sum: crc32fast::Hasher::new() };
-        serde_json::to_writer(&mut line, value)?;
+        // To that, all writers are of one type: how a unit is written is in the binary once.
+        let writer: &mut dyn Write = &mut line;
+        serde_json::to_writer(writer, value)?;
         line.add_up();
         let sum = format!("{:08x}", line.sum.clone().finalize());
         line.held.push(b'\n');

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::Unit;
 use super::schema::join;
@@ -21,13 +21,16 @@ pub(super) fn of_before(unit: &Unit) -> String {
     let mut out =
         "# not from its file, but as it was before uphold was started again, in the words of its state:\n"
             .to_owned();
-    let json = |unit: &Unit| -> Json {
-        let text = serde_json::to_string(unit).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
+    let json = |unit: &Unit| -> Map<String, Json> {
+        let mut text = Vec::new();
+        // As the state has it (`journal`), and by the same code.
+        let writer: &mut dyn std::io::Write = &mut text;
+        let written = serde_json::to_writer(writer, unit);
+        written.and_then(|()| serde_json::from_slice(&text)).unwrap_or_default()
     };
     let (now, defaults) = (json(unit), json(&Unit::new(unit.name.clone())));
-    for (key, value) in now.as_object().into_iter().flatten() {
-        if defaults.get(key) != Some(value) {
+    for (key, value) in now {
+        if defaults.get(&key) != Some(&value) {
             let _ = writeln!(out, "# {key} = {value}");
         }
     }
