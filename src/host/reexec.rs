@@ -150,7 +150,7 @@ pub fn execute(path: &Path) -> io::Error {
 }
 
 /// Executes the same binary again, for an image that could not begin. It hands on what it was given, those
-/// descriptors and what [`also_hand_on`] was told of: what it has opened itself would be more with each attempt.
+/// descriptors and the lock of the runtime directory ([`Lock::hand_on`](super::Lock::hand_on)): what it has opened itself would be more with each attempt.
 /// Returns only if it cannot.
 pub fn execute_again(given: &[RawFd]) -> io::Error {
     let image = READY.get().map_or(-1, |ready| ready.image);
