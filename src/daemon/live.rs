@@ -90,6 +90,7 @@ fn assemble(
         } else {
             "/".into()
         },
+        same: before.same,
         deposits: places.private.is_some() && manager::is_there(),
         trust: files.trust.clone(),
     };

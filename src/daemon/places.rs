@@ -114,9 +114,22 @@ impl Places {
             None => None,
         };
         let takes_over = host::goes_on() || runtime_dir.as_deref().is_some_and(holds_state);
-        let logs = find_logs(uid, logs, before, takes_over, &mut lacks)?;
+        let logs = find_logs(uid, logs, (before, private.as_deref()), takes_over, &mut lacks)?;
         let no_logs = if logs.is_none() { mark_no_logs() } else { None };
         Ok(Places { runtime: runtime_dir, private, logs, lacks, _no_logs: no_logs })
+    }
+}
+
+impl Places {
+    /// Leaves word for an uphold that comes after a kill whether there was a log directory: what it finds by then says
+    /// nothing of that. Call it once the runtime directory is locked.
+    pub fn note_logs(&self) {
+        let Some(mark) = self.private.as_ref().map(|private| private.join(NO_LOGS)) else { return };
+        // Where it cannot be left, the next one takes a directory that it finds for one that was used.
+        let _ = match &self.logs {
+            Some(_) => fs::remove_file(mark),
+            None => fs::write(mark, ""),
+        };
     }
 }
 
@@ -170,7 +183,7 @@ pub(super) fn make_private(runtime: &Path) -> Result<PathBuf, PlaceError> {
 fn find_logs(
     uid: u32,
     named: Option<&Path>,
-    before: &Inherited,
+    (before, private): (&Inherited, Option<&Path>),
     takes_over: bool,
     lacks: &mut Vec<String>,
 ) -> Result<Option<PathBuf>, PlaceError> {
@@ -182,7 +195,8 @@ fn find_logs(
         );
         return Ok(None);
     };
-    let used = takes_over && before.memory_path(NO_LOGS).is_none();
+    let marked = |private: &Path| private.join(NO_LOGS).exists();
+    let used = takes_over && before.memory_path(NO_LOGS).is_none() && !private.is_some_and(marked);
     let Unusable { error, there } = match try_logs(&path, used) {
         Ok(made) => return Ok(Some(made)),
         Err(unusable) => unusable,

@@ -153,6 +153,7 @@ fn start(options: &Options, boot: bool, descriptors: Inherited) -> Result<End, R
         .map_err(|error| refuse(format!("uphold: {error}")))?;
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
+    places.note_logs();
     let end = begin(options, boot, files, places, &mut before, (signals, faults));
     if end.is_err() {
         before.complaints.drain(..).for_each(|(_, complaint)| complain(&format!("uphold: {complaint}")));

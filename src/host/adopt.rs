@@ -219,8 +219,11 @@ impl Host {
                 // Who it ran as is not on record where uphold did not live to look.
                 let uid = if record.uid == 0 { uid() } else { record.uid };
                 let kin = Kin::since(pid, record.start, !foreground, uid, marker.as_deref());
-                let dead = matches!(&found, Found::Ended(_));
-                FoundBy::Kin(if dead { kin.unseen(fifos) } else { kin })
+                let ended = matches!(&found, Found::Ended(_));
+                // What the image before has held, it has seen alive, unless it says that it has not.
+                let unseen = ended && (!self.settings.same || slot.is_some_and(Slot::is_missed));
+                slot.filter(|_| unseen).into_iter().for_each(Slot::miss);
+                FoundBy::Kin(if unseen { kin.unseen(fifos) } else { kin })
             }
             // Which process it was is lost, or may be a stranger by now. What carries its marker is left of it, and
             // ended before another run.
@@ -472,10 +475,12 @@ fn looked_at(slot: &Slot, record: Record) -> Record {
 }
 
 /// It is a child of this process and not reaped. Another child may have its pid by now: one that this uphold has made
-/// since it began.
+/// since it began. A /proc of another pid namespace tells of others.
 pub(super) fn is_child(record: &Record) -> bool {
     sys::wait(sys::Child::Pid(record.pid), true, false).is_ok()
-        && (record.start == 0 || [0, record.start].contains(&kin::started(record.pid)))
+        && (record.start == 0
+            || [0, record.start].contains(&kin::started(record.pid))
+            || !kin::proc_is_of_this_namespace())
 }
 
 fn same(is_it: bool) -> Proof {

@@ -172,6 +172,12 @@ pub(super) fn started(pid: i32) -> u64 {
     proc(pid).ok().flatten().map_or(0, |proc| proc.start)
 }
 
+/// /proc shows the pid namespace that this process is in, and so its children by the pids that it knows.
+pub(super) fn proc_is_of_this_namespace() -> bool {
+    let own = std::process::id().to_string();
+    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
+}
+
 /// Who a process runs as; 0: it is gone, or nobody can tell.
 pub(super) fn owner(pid: i32) -> u32 {
     fs::metadata(format!("/proc/{pid}")).map_or(0, |metadata| metadata.uid())

@@ -105,6 +105,8 @@ pub struct Settings {
     pub default_dir: PathBuf,
     /// There is a service manager that may keep descriptors for the next uphold.
     pub deposits: bool,
+    /// The runs that are taken over are those of the image before in this process.
+    pub same: bool,
     /// A breach of trust in an environment file is a warning.
     pub trust: crate::unit::trust::Trust,
 }

@@ -51,7 +51,8 @@ pub(super) struct Slot {
     exit: AtomicU64,
     /// The signal of a stop was sent.
     told: AtomicU32,
-    _pad: AtomicU32,
+    /// An uphold has taken the run over and its main process was over by then.
+    unseen: AtomicU32,
     /// What the child has stored of itself before its exec: its start and the lowest bits of its pid ([`PID`]), so
     /// that what an older uphold leaves standing here is nobody else's. 0: nothing; it could not look, or an older
     /// uphold has made it.
@@ -334,6 +335,7 @@ impl Slot {
         self.uid.store(0, SeqCst);
         self.exit.store(0, SeqCst);
         self.told.store(0, SeqCst);
+        self.unseen.store(0, SeqCst);
         self.early.store(0, SeqCst);
     }
 
@@ -385,6 +387,16 @@ impl Slot {
     pub(super) fn is_told(&self) -> bool {
         self.told.load(SeqCst) != 0
     }
+
+    /// This uphold has not seen the main process alive, and the images that follow it go by that.
+    pub(super) fn miss(&self) {
+        self.unseen.store(1, SeqCst);
+    }
+
+    /// Whether that was so.
+    pub(super) fn is_missed(&self) -> bool {
+        self.unseen.load(SeqCst) != 0
+    }
 }
 
 const CODE: u64 = 1 << 32;
@@ -422,8 +434,9 @@ mod tests {
         for run in 1..=600 {
             let slot = slots.take(Run(run)).unwrap().unwrap();
             slot.born(run as i32, run * 10, 33);
-            assert!(!slot.is_told());
+            assert!(!slot.is_told() && !slot.is_missed());
             slot.tell();
+            slot.miss();
         }
         slots.get(Run(5)).unwrap().ended(Exit::Signal { signal: Signal::KILL, oom: false });
         slots.release(Run(6));
@@ -435,7 +448,8 @@ mod tests {
         let record = slots.get(Run(5)).unwrap().record();
         assert_eq!((record.run, record.pid, record.start, record.uid), (Run(5), 5, 50, 33));
         assert_eq!(record.exit, Some(Exit::Signal { signal: Signal::KILL, oom: false }));
-        assert!(slots.get(Run(5)).unwrap().is_told());
+        let slot = slots.get(Run(5)).unwrap();
+        assert!(slot.is_told() && slot.is_missed());
         assert_eq!(slots.get(Run(600)).unwrap().record().exit, None);
         assert!(slots.get(Run(6)).is_none());
         drop(slots);

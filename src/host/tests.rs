@@ -54,6 +54,7 @@ impl Bench {
             default_dir: "/".into(),
             pipes: None,
             deposits: false,
+            same: false,
             trust,
         };
         let (children, writer) = UnixStream::pair().unwrap();

@@ -71,6 +71,7 @@ use console::Console;
 use kept::Kept;
 use read::Reader;
 use removals::Removals;
+use target::Target;
 use wait::Command;
 
 pub use journal::{Gate, Lasting, Make, Memory, NAMELESS, REGION, Region};
@@ -340,7 +341,10 @@ impl Logs {
     /// disk does.
     pub async fn recall(&self, query: Query) -> Vec<String> {
         let kept = self.tail(&query.instance).await;
-        if !self.shared.kept.is_partial(&query.instance) {
+        let is_in_file = |stderr| {
+            matches!(Target::of(&self.settings, &query.instance, &query.logs, stderr), Target::File(_))
+        };
+        if !self.shared.kept.is_partial(&query.instance) || !(is_in_file(false) || is_in_file(true)) {
             return kept;
         }
         // Nobody closes it.

@@ -156,6 +156,13 @@ fn a_default_log_directory_that_was_used_stays_in_use_and_one_that_never_was_doe
         until_image(&uphold, image);
     }
     writes_on(&uphold, &uphold.path("stdout"));
+    let web = uphold.main_pid("web");
+    let mut uphold = uphold;
+    uphold.kill();
+    uphold = uphold.under(&["nsenter", "-t", &web.to_string(), "-m"]);
+    uphold.again();
+    assert_eq!(uphold.main_pid("web"), web);
+    writes_on(&uphold, &uphold.path("stdout"));
     assert!(uphold.events("web").iter().all(|(line, _)| !line.contains("LogWriteFailed")));
 }
 

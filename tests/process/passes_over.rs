@@ -289,3 +289,14 @@ fn a_storm_of_signals_and_whoever_asks_meanwhile_get_one_upgrade() {
         .collect();
     assert_eq!(own, [("Upgraded".to_owned(), 2)]);
 }
+
+#[test]
+fn an_unfinished_line_that_goes_to_no_file_is_shown_once_by_every_image() {
+    let text =
+        "command = [\"sh\", \"-c\", \"printf login:; exec sleep 600\"]\n[logs]\nstdout = \"inherit\"\n";
+    let uphold = Uphold::with_unit("web", text);
+    let shown = |uphold: &Uphold| uphold.view("web")["output"] == serde_json::json!(["login:"]);
+    uphold.eventually("it is shown", shown);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert!(shown(&uphold), "{}", uphold.view("web")["output"]);
+}

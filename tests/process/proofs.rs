@@ -255,3 +255,42 @@ policy = \"never\"
         .clone();
     assert!(exit["code"] == 7 || !the_kernel_tells_of_the_dead(), "{exit}");
 }
+
+#[test]
+fn what_a_stop_waits_for_is_waited_for_by_the_next_image_where_nothing_but_a_number_tells_of_it() {
+    if !is_root() {
+        return skip("only root can mount");
+    }
+    let no_cgroups = "for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do umount -l $at; done";
+    // It has neither its environment nor its output, and does not go when it is told.
+    let left =
+        "env -i sh -c 'trap : TERM; while :; do sleep 0.05; done' >/dev/null 2>&1 & echo $!; exec sleep 600";
+    let text = format!("command = [\"sh\", \"-c\", \"{left}\"]\n[stop]\ntimeout = \"3s\"\n");
+    let uphold = Uphold::new().after_mounting(no_cgroups).unit("web", &text).start();
+    uphold.until("web", "running");
+    uphold.eventually("it has said it", |uphold| uphold.log("web").len() == 1);
+    let (main, left) = (uphold.main_pid("web"), uphold.log("web")[0].parse::<i32>().unwrap());
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "web"]).0, 0);
+    uphold.eventually("its main process is over", |_| !is_alive(main));
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert!(uphold.state("web") == "stopping" || !is_alive(left), "{}", uphold.stderr());
+    uphold.until("web", "inactive");
+    assert!(!is_alive(left), "{}", uphold.stderr());
+}
+
+#[test]
+fn children_are_known_again_where_proc_shows_another_pid_namespace() {
+    if !is_root() {
+        return skip("a pid namespace needs root");
+    }
+    let sleeps = "command = [\"sleep\", \"600\"]\n";
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let uphold = Uphold::new().mode(&["init"]).under(&["unshare", "--fork", "--pid", "--kill-child"]);
+    let uphold = names.iter().fold(uphold, |uphold, name| uphold.unit(name, sleeps)).start();
+    let pids = |uphold: &Uphold| names.map(|name| uphold.until(name, "running").main_pid(name));
+    let before = pids(&uphold);
+    // Another process has the number of one of them here.
+    assert!(before.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()), "{before:?}");
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(pids(&uphold), before, "{}", uphold.stderr());
+}
