@@ -91,6 +91,8 @@ pub fn main() -> ExitCode {
     let called = arguments.first().and_then(|name| Path::new(name).file_name()?.to_str()).unwrap_or_default();
     let words = match called {
         "upholdctl" => with_mode("ctl", &arguments),
+        // An uphold that is upgraded tries the new one by the path by which it was started itself.
+        "init" if arguments.get(1).is_some_and(|word| word == "try-state") => arguments,
         "init" => with_mode("init", &arguments),
         _ if arguments.len() <= 1 && host::is_pid1() => with_mode("init", &arguments),
         _ => arguments,

@@ -78,3 +78,16 @@ fn a_path_that_is_a_descriptor_is_none_to_upgrade_by() {
         assert_eq!(executed(&uphold), uphold.path("v1/uphold"), "{by}");
     }
 }
+
+#[test]
+fn an_upgrade_is_tried_and_done_where_uphold_is_called_init() {
+    let uphold = Uphold::new().unit("web", SLEEP).mode(&[]);
+    symlink(binary(), uphold.path("init")).unwrap();
+    let line = format!("shift; exec {} \"$@\"", uphold.path("init").display());
+    let uphold = uphold.under(&["sh", "-c", &line, "sh"]).start();
+    let pid = uphold.until("web", "running").main_pid("web");
+    let (code, _, said) = uphold.ctl(&["upgrade"]);
+    assert_eq!(code, 0, "{said}");
+    until_image(&uphold, 2);
+    assert_eq!(uphold.main_pid("web"), pid);
+}
