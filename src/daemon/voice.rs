@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{fmt, reload};
 
+use crate::host::UNWRITTEN;
 use crate::unit::LogFormat;
 
 /// How many lines may wait for stderr.
@@ -126,7 +127,10 @@ fn speak(queue: &Receiver<Word>, lost: &AtomicU64) {
             let _ = writeln!(out, "uphold: {lines} lines of its own log are lost: stderr was not read");
         }
         match word {
-            Word::Line(line) => drop(out.write_all(&line)),
+            Word::Line(line) => {
+                let _ = out.write_all(&line);
+                UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
+            }
             Word::Flush(done) => drop(done.try_send(())),
         }
     }
@@ -134,7 +138,9 @@ fn speak(queue: &Receiver<Word>, lost: &AtomicU64) {
 
 impl Write for Out {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        UNWRITTEN.fetch_add(1, Ordering::SeqCst);
         if self.words.try_send(Word::Line(line.to_owned())).is_err() {
+            UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

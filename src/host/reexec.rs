@@ -11,7 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int};
@@ -55,6 +56,15 @@ impl Pointers {
 
 /// More descriptors than an uphold has, as a rule: it takes a few milliseconds to go through them blindly.
 const MANY: RawFd = 1 << 16;
+
+/// How long an exec waits for lines that are not written yet: who reads them may have stopped.
+const LAST_LINES: Duration = Duration::from_millis(100);
+/// How often it looks whether they are.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// How many lines of uphold's own log are said and not written yet. The thread that writes them ends with the
+/// image.
+pub static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 
 static READY: OnceLock<Ready> = OnceLock::new();
 /// [`also_hand_on`]
@@ -183,6 +193,7 @@ fn go(dir: RawFd, path: &CStr, flags: c_int, passes_over: impl Fn(RawFd) -> bool
     let Some(ready) = READY.get() else { return Errno::ENOSYS };
     // What comes on the way is heard by the new image: handlers do not outlive an exec, a mask does.
     let before = block_all_but_faults();
+    let _ = are_written(&UNWRITTEN, LAST_LINES);
     GATE.close();
     each_descriptor(|fd| set_close_on_exec(fd, !passes_over(fd)));
     let errno = exec(ready, dir, path, flags);
@@ -191,6 +202,18 @@ fn go(dir: RawFd, path: &CStr, flags: c_int, passes_over: impl Fn(RawFd) -> bool
     // SAFETY: the set is the one that the kernel gave; a null old set is allowed.
     let _ = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     errno
+}
+
+/// Waits until the lines are written, at most that long. A signal handler may.
+fn are_written(lines: &AtomicUsize, limit: Duration) -> bool {
+    let until = super::monotonic() + limit;
+    while lines.load(SeqCst) > 0 {
+        if super::monotonic() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
 }
 
 fn exec(ready: &Ready, dir: RawFd, path: &CStr, flags: c_int) -> Errno {
@@ -269,4 +292,19 @@ fn number(name: &[u8]) -> Option<RawFd> {
         value = value.checked_mul(10)?.checked_add(RawFd::from(*digit - b'0'))?;
     }
     digits.count().gt(&0).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_waits_for_the_lines_that_are_said_and_for_a_stopped_reader_not_for_ever() {
+        let lines = AtomicUsize::new(1);
+        assert!(!are_written(&lines, Duration::from_millis(5)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| lines.store(0, SeqCst));
+            assert!(are_written(&lines, Duration::from_secs(60)));
+        });
+    }
 }

@@ -176,26 +176,48 @@ fn an_upgrade_right_after_the_loss_takes_over_what_runs() {
     survives_a_kill(&mut uphold, "upgrade");
 }
 
-#[test]
-fn what_is_removed_while_the_new_binary_is_tried_is_put_back_before_it_is_executed() {
-    let mut uphold = start(Uphold::new().own_binary());
-    let (pid, own) = (uphold.main_pid("web"), uphold.path("uphold"));
+/// Asks for an upgrade to a binary that removes this from the runtime directory once it was tried.
+fn upgrade_that_removes(uphold: &Uphold, what: &str) {
+    let own = uphold.path("uphold");
     let (real, new) = (uphold.path("real"), uphold.path("new"));
     fs::rename(&own, &real).unwrap();
-    let (real, run) = (real.display(), uphold.path("run"));
+    let (real, what) = (real.display(), uphold.path("run").join(what));
     let text = format!(
         "#!/bin/sh
 [ \"$1\" = try-state ] || exec {real} \"$@\"
 {real} \"$@\" && rm -r {}
 ",
-        run.display()
+        what.display()
     );
     fs::write(&new, text).unwrap();
     fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
     fs::rename(&new, &own).unwrap();
     uphold.signal(Signal::SIGUSR2);
-    uphold.until_said("somebody has removed the directory itself");
-    goes_on_with(&mut uphold, pid, "while it is tried");
+}
+
+#[test]
+fn what_is_removed_while_the_new_binary_is_tried_is_put_back_before_it_is_executed() {
+    for (what, said) in [("", "the directory itself"), ("private/state", "private/state")] {
+        let mut uphold = start(Uphold::new().own_binary());
+        let pid = uphold.main_pid("web");
+        upgrade_that_removes(&uphold, what);
+        // Said right before the exec.
+        uphold.until_said(&format!("somebody has removed {said}"));
+        goes_on_with(&mut uphold, pid, "while it is tried");
+    }
+}
+
+#[test]
+fn what_was_said_right_before_a_crash_is_in_the_log() {
+    for how in ["segv", "panic"] {
+        let mut uphold = start(Uphold::fallible().own_binary());
+        uphold.fail(&format!("executing 1 {how}"));
+        let pid = uphold.main_pid("web");
+        upgrade_that_removes(&uphold, "private/state");
+        uphold.until_said("somebody has removed private/state");
+        goes_on_with(&mut uphold, pid, how);
+        uphold.until_own_event("Crashed");
+    }
 }
 
 /// uphold panics at once.
