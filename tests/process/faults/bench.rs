@@ -111,11 +111,13 @@ impl Bench {
             .map(|name| (name.clone(), logger(&uphold, &name, keys)))
             .collect();
         orders.push(("console".into(), logger(&uphold, "console", "stdout = \"inherit\"\nprefix = false\n")));
+        // Where a strace goes with a SIGTERM in its hands, that is lost, and the stop takes its whole timeout.
+        let stop = "[restart]\nmax_delay = \"100ms\"\n[stop]\nsignal = \"SIGKILL\"\n";
         let path = (1..=10).map(|number| program(&uphold, number)).collect::<Vec<String>>().join(":");
         let uphold = uphold
-            .unit("op", "command = [\"/bin/sleep\", \"600\"]\n[restart]\nmax_delay = \"100ms\"\n")
+            .unit("op", &format!("command = [\"/bin/sleep\", \"600\"]\n{stop}"))
             .unit("once", "command = [\"/bin/true\"]\ntype = \"oneshot\"\nautostart = false\n")
-            .unit("tenth", &format!("command = [\"tenth\", \"600\"]\nautostart = false\nenvironment = {{ PATH = \"{path}\" }}\n[restart]\nmax_delay = \"100ms\"\n"))
+            .unit("tenth", &format!("command = [\"tenth\", \"600\"]\nautostart = false\nenvironment = {{ PATH = \"{path}\" }}\n{stop}"))
             .start();
         let ready = |(name, orders): (String, File)| {
             let pid = uphold.until(&name, "running").main_pid(&name);

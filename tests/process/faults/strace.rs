@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::dsl::*;
@@ -61,6 +62,7 @@ impl Fault {
             command.arg("-p").arg(&number);
             threads.insert(number, name.trim_end().to_owned());
         }
+        let command = command.process_group(0);
         let strace = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut fault = Fault { strace, trace, tasks, threads };
         let status = |fault: &Fault, number: &String| {
@@ -102,7 +104,8 @@ impl Drop for Fault {
     fn drop(&mut self) {
         // It lets go of uphold, and ends; but for one that waits for a thread to stop which waits for the exec of its
         // child, that has stopped.
-        let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
+        let group = Pid::from_raw(self.strace.id() as i32);
+        let _ = kill(group, Signal::SIGINT);
         let until = Instant::now() + LETS_GO;
         while matches!(self.strace.try_wait(), Ok(None)) {
             if Instant::now() >= until {
@@ -110,6 +113,8 @@ impl Drop for Fault {
             }
             pause();
         }
+        // One that ends as it begins leaves the process behind on which it tries what the kernel can do.
+        let _ = killpg(group, Signal::SIGKILL);
     }
 }
 
