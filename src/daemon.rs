@@ -378,8 +378,7 @@ impl Daemon {
             }
             News::Resumed { instance, run, output, deposits } => {
                 self.manager.keep(run, deposits);
-                let begins = if self.image > 1 { Begins::Seamlessly } else { Begins::AfterAGap };
-                self.read_output(&instance, run, output, begins);
+                self.read_output(&instance, run, output, Begins::AfterAGap);
             }
             News::SpawnFailed { instance, run, failure } => {
                 self.handle(Input::SpawnFailed { instance, run, failure });

@@ -79,6 +79,7 @@ fn assemble(
         );
     });
     let pipes = pipes.ok();
+    pipes.iter().for_each(|pipes| before.stored.note(pipes));
     let host_settings = host::Settings {
         private: places.private.clone(),
         pipes,
@@ -90,7 +91,6 @@ fn assemble(
         } else {
             "/".into()
         },
-        same: before.same,
         deposits: places.private.is_some() && manager::is_there(),
         trust: files.trust.clone(),
     };
@@ -112,6 +112,7 @@ fn assemble(
         command_timeout: init.and_then(|init| init.stop_timeout),
         shutdown_timeout: loading.sources.config.shutdown_timeout,
         sweep: init.is_some(),
+        runs: places.private.as_deref().map_or(0, host::highest_run),
     };
     let state = before.state.take();
     let resumes = state.is_some();

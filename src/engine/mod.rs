@@ -59,6 +59,8 @@ pub struct Settings {
     pub shutdown_timeout: Option<Duration>,
     /// `init`: at the end every descendant is swept.
     pub sweep: bool,
+    /// Something of runs up to this one may be left, though no state tells of them: others get higher numbers.
+    pub runs: u64,
 }
 
 /// What a view needs from outside of the engine.
@@ -116,11 +118,11 @@ impl Engine {
     pub fn new(settings: Settings) -> Engine {
         Engine {
             random: Random::new(settings.seed),
+            runs: settings.runs,
             settings,
             plan: Arc::default(),
             instances: BTreeMap::new(),
             events: Events::default(),
-            runs: 0,
             requests: BTreeMap::new(),
             ending: None,
             forwards: Vec::new(),

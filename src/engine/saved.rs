@@ -151,7 +151,7 @@ impl Engine {
     pub fn restored(settings: Settings, saved: Saved<'static>, now: Time, same: bool) -> Engine {
         let mut engine = Engine::new(settings);
         let core = saved.core.unwrap_or_default();
-        engine.runs = core.runs;
+        engine.runs = engine.runs.max(core.runs);
         engine.random = core.random.unwrap_or(engine.random);
         engine.forwards = core.forwards;
         engine.command_until = core.command_until;

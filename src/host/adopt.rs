@@ -187,6 +187,13 @@ impl Host {
             Some(_) | None => begun,
         };
         let lives = matches!(found, Found::Child | Found::Other(_) | Found::Kept(_)).then_some(pid);
+        match (slot, &found) {
+            (Some(slot), Found::Child | Found::Kept(_)) => slot.see(),
+            (Some(slot), Found::Other(other)) if other.proven => slot.see(),
+            // Should this image crash before that is recorded, the next one knows it, too.
+            (Some(slot), Found::Ended(exit)) if *exit != Exit::Unknown => slot.ended(*exit),
+            (Some(_) | None, _) => {}
+        }
         let output = self.reopen(&order, &stem, stored, lives);
         let process = || match &found {
             Found::Child => sys::pidfd_open(pid).ok(),
@@ -220,9 +227,7 @@ impl Host {
                 let uid = if record.uid == 0 { uid() } else { record.uid };
                 let kin = Kin::since(pid, record.start, !foreground, uid, marker.as_deref());
                 let ended = matches!(&found, Found::Ended(_));
-                // What the image before has held, it has seen alive, unless it says that it has not.
-                let unseen = ended && (!self.settings.same || slot.is_some_and(Slot::is_missed));
-                slot.filter(|_| unseen).into_iter().for_each(Slot::miss);
+                let unseen = ended && !slot.is_some_and(Slot::is_seen);
                 FoundBy::Kin(if unseen { kin.unseen(fifos) } else { kin })
             }
             // Which process it was is lost, or may be a stranger by now. What carries its marker is left of it, and

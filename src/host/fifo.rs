@@ -19,6 +19,9 @@ use super::{Captured, Stream};
 use crate::engine::Run;
 use crate::unit::Name;
 
+/// More than there will ever be, and a number that JSON has room for.
+const MOST: u64 = 1 << 48;
+
 /// Both ends of a stream.
 #[derive(Debug)]
 pub(super) struct Pair {
@@ -33,7 +36,7 @@ pub(super) fn make(dir: &Path, stem: &str, stream: Stream, owner: (u32, u32)) ->
     let path = dir.join(name(stem, stream));
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     match mkfifo(&path, mode) {
-        // Runs are numbered anew where the state was lost: a FIFO of that name is a dead one's.
+        // Whoever has put it there: no run has had this number.
         Err(Errno::EEXIST) => {
             std::fs::remove_file(&path)?;
             mkfifo(&path, mode)?;
@@ -153,6 +156,15 @@ pub(super) fn named(file: &str) -> Option<(Name, Run, Stream)> {
     };
     let (name, run) = stem.rsplit_once('.')?;
     Some((Name::new(name).ok()?, Run(run.parse().ok()?), stream))
+}
+
+/// The highest run of which this private directory has a FIFO, whatever the state says; 0: there is none.
+pub fn highest_run(private: &Path) -> u64 {
+    let entries = std::fs::read_dir(private).into_iter().flatten().flatten();
+    let runs =
+        entries.filter_map(|entry| entry.file_name().to_str().and_then(named)).map(|(_, run, _)| run.0);
+    // What no uphold has come to is no run of any.
+    runs.filter(|run| *run < MOST).max().unwrap_or_default()
 }
 
 /// What the FIFO is called.

@@ -72,7 +72,7 @@ pub use crash::{
     CRASHES, Crashes, act, catch_crashes, crash_was_said, forgive, handle_faults, is_poison, renew_crashes,
     reports_fault, taking,
 };
-pub use fifo::is_refused;
+pub use fifo::{highest_run, is_refused};
 pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
 pub use left::{left_alive, own_alive, recorded_alive};
@@ -105,8 +105,6 @@ pub struct Settings {
     pub default_dir: PathBuf,
     /// There is a service manager that may keep descriptors for the next uphold.
     pub deposits: bool,
-    /// The runs that are taken over are those of the image before in this process.
-    pub same: bool,
     /// A breach of trust in an environment file is a warning.
     pub trust: crate::unit::trust::Trust,
 }

@@ -15,8 +15,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 
 use super::inherited::Inherited;
 use super::mapped::{Mapped, Place};
@@ -51,13 +51,15 @@ pub(super) struct Slot {
     exit: AtomicU64,
     /// The signal of a stop was sent.
     told: AtomicU32,
-    /// An uphold has taken the run over and its main process was over by then.
-    unseen: AtomicU32,
+    _unused: AtomicU32,
     /// What the child has stored of itself before its exec: its start and the lowest bits of its pid ([`PID`]), so
     /// that what an older uphold leaves standing here is nobody else's. 0: nothing; it could not look, or an older
     /// uphold has made it.
     pub(super) early: AtomicU64,
-    _rest: [AtomicU32; 4],
+    /// The uphold that has seen the main process alive last, by its pid and start ([`paired`]): the image that goes
+    /// on in its place goes by what it saw. 0: none did.
+    seen: AtomicU64,
+    _rest: AtomicU64,
 }
 
 /// Bits for a pid: no kernel gives out more (PID_MAX_LIMIT).
@@ -335,20 +337,22 @@ impl Slot {
         self.uid.store(0, SeqCst);
         self.exit.store(0, SeqCst);
         self.told.store(0, SeqCst);
-        self.unseen.store(0, SeqCst);
+        self.seen.store(0, SeqCst);
         self.early.store(0, SeqCst);
     }
 
     /// What spawning threads have changed in the file before, after it was read and before this one took its
     /// place, is so here, too: all else is stored by this thread.
     fn catch_up(&self, before: &Bytes, after: &Bytes) {
-        let (early_before, early_after) = (early(before), early(after));
+        let word = |name: usize| (number_at(before, name), number_at(after, name));
+        let (early, seen) = (word(std::mem::offset_of!(Slot, early)), word(std::mem::offset_of!(Slot, seen)));
         let (before, after) = (glimpse(before), glimpse(after));
         // What differs here by now was stored later still.
         let _ = self.pid.compare_exchange(before.pid, after.pid, SeqCst, SeqCst);
         let _ = self.uid.compare_exchange(before.uid, after.uid, SeqCst, SeqCst);
         let _ = self.start.compare_exchange(before.start, after.start, SeqCst, SeqCst);
-        let _ = self.early.compare_exchange(early_before, early_after, SeqCst, SeqCst);
+        let _ = self.early.compare_exchange(early.0, early.1, SeqCst, SeqCst);
+        let _ = self.seen.compare_exchange(seen.0, seen.1, SeqCst, SeqCst);
     }
 
     pub(super) fn record(&self) -> Record {
@@ -366,11 +370,12 @@ impl Slot {
         either(pid, self.start.load(SeqCst), self.early.load(SeqCst))
     }
 
-    /// The process runs, and this tells it from a later one of its pid.
+    /// This uphold's process runs, and this tells it from a later one of its pid.
     pub(super) fn born(&self, pid: i32, start: u64, uid: u32) {
         self.pid.store(pid, SeqCst);
         self.uid.store(uid, SeqCst);
         self.start.store(start, SeqCst);
+        self.see();
     }
 
     /// The process has ended.
@@ -388,15 +393,30 @@ impl Slot {
         self.told.load(SeqCst) != 0
     }
 
-    /// This uphold has not seen the main process alive, and the images that follow it go by that.
-    pub(super) fn miss(&self) {
-        self.unseen.store(1, SeqCst);
+    /// This uphold sees the main process alive: its number is nobody else's meanwhile.
+    pub(super) fn see(&self) {
+        self.seen.store(this_uphold(), SeqCst);
     }
 
-    /// Whether that was so.
-    pub(super) fn is_missed(&self) -> bool {
-        self.unseen.load(SeqCst) != 0
+    #[cfg(test)]
+    pub(super) fn seen_by_another(&self) {
+        self.seen.store(paired(1, 1), SeqCst);
     }
+
+    /// Whether this uphold did, or an image before it in the same process.
+    pub(super) fn is_seen(&self) -> bool {
+        let seen = self.seen.load(SeqCst);
+        seen != 0 && seen == this_uphold()
+    }
+}
+
+/// This process, over all its images; 0: nobody can tell.
+fn this_uphold() -> u64 {
+    static THIS: OnceLock<u64> = OnceLock::new();
+    *THIS.get_or_init(|| match super::own_start() {
+        0 => 0,
+        start => paired(std::process::id().cast_signed(), start),
+    })
 }
 
 const CODE: u64 = 1 << 32;
@@ -434,9 +454,8 @@ mod tests {
         for run in 1..=600 {
             let slot = slots.take(Run(run)).unwrap().unwrap();
             slot.born(run as i32, run * 10, 33);
-            assert!(!slot.is_told() && !slot.is_missed());
+            assert!(!slot.is_told());
             slot.tell();
-            slot.miss();
         }
         slots.get(Run(5)).unwrap().ended(Exit::Signal { signal: Signal::KILL, oom: false });
         slots.release(Run(6));
@@ -449,7 +468,9 @@ mod tests {
         assert_eq!((record.run, record.pid, record.start, record.uid), (Run(5), 5, 50, 33));
         assert_eq!(record.exit, Some(Exit::Signal { signal: Signal::KILL, oom: false }));
         let slot = slots.get(Run(5)).unwrap();
-        assert!(slot.is_told() && slot.is_missed());
+        assert!(slot.is_told() && slot.is_seen());
+        slot.seen_by_another();
+        assert!(!slot.is_seen());
         assert_eq!(slots.get(Run(600)).unwrap().record().exit, None);
         assert!(slots.get(Run(6)).is_none());
         drop(slots);

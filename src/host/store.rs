@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 
-use super::{Captured, Host, Stream, reexec};
+use super::{Captured, Host, Pipes, Stream, reexec};
 use crate::engine::Run;
 use crate::unit::Name;
 
@@ -92,6 +92,14 @@ impl Stored {
     /// Whose those of the image before are.
     pub(super) fn pipes(&mut self) -> Vec<(Name, Run, Stream)> {
         std::mem::take(&mut self.pipes)
+    }
+
+    /// An image that follows has the pidfds, too.
+    pub fn note(&self, pipes: &Pipes) {
+        for ((run, _), pidfd) in self.kept.iter().filter(|((_, part), _)| *part == Part::Pid) {
+            // Without the note it may not know how one has ended that was no child.
+            let _ = pipes.note(pidfd, &name(*run, Part::Pid));
+        }
     }
 
     pub(super) fn take(&mut self, run: Run, part: Part) -> Option<OwnedFd> {

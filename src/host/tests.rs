@@ -54,7 +54,6 @@ impl Bench {
             default_dir: "/".into(),
             pipes: None,
             deposits: false,
-            same: false,
             trust,
         };
         let (children, writer) = UnixStream::pair().unwrap();
@@ -658,6 +657,38 @@ async fn a_child_that_has_the_pid_of_a_dead_one_by_now_is_not_taken_for_it() {
     assert_eq!(bench.exited().await, Exit::Unknown);
     bench.emptied().await;
     assert!(alive(pid));
+}
+
+#[tokio::test]
+async fn a_number_tells_of_kin_only_where_this_very_process_has_seen_its_main_process_alive() {
+    let mut bench = Bench::with(|settings, news| {
+        let slots = Slots::open(&Inherited::default(), settings.private.as_deref(), 7).unwrap().0;
+        Host::with_base(settings, slots, news, None)
+    });
+    // What it leaves has neither its environment nor its output.
+    let leaves = sh("trap : TERM; env -i sleep 600 >/dev/null 2>&1 & exit 3");
+    bench.spawn(1, leaves.clone());
+    let (main, _output) = bench.spawned().await;
+    assert_eq!(bench.exited().await, Exit::Code(3));
+    assert_eq!(bench.left().await.len(), 1);
+    let slot = bench.host.slots.take(Run(2)).unwrap().unwrap();
+    let seen_by = |slot: &slots::Slot, this: bool| {
+        slot.born(main.cast_signed(), 1, 0);
+        if !this {
+            slot.seen_by_another();
+        }
+    };
+    for this in [true, false] {
+        seen_by(slot, this);
+        let (unit, so_far) = (Arc::new(leaves.clone()), crate::engine::SoFar::Ended);
+        let taken = crate::engine::Taken { instance: name(), run: Run(2), unit, so_far };
+        bench.host.adopt(taken, false, &mut Stored::default());
+        let news = bench.next().await;
+        assert!(matches!(news, News::Resumed { .. }), "{news:?}");
+        let news = bench.next().await;
+        assert!(matches!(news, News::Left { .. }) == this, "{this}: {news:?}");
+        bench.host.runs.retain(|(_, run), _| *run != Run(2));
+    }
 }
 
 /// Nothing is kept for another uphold.

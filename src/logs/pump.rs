@@ -161,7 +161,7 @@ impl Pump {
             instance,
             run,
             stderr,
-            lay: path.as_deref().and_then(fifo_at),
+            lay: fifo_of(&pipe).or_else(|| path.as_deref().and_then(fifo_at)),
             path,
             fifo,
             logs,
@@ -503,6 +503,12 @@ fn is_anothers(path: &Path, lay: Option<FileId>) -> bool {
 /// A FIFO that lies at this path.
 fn fifo_at(path: &Path) -> Option<FileId> {
     let found = fs::symlink_metadata(path).ok()?;
+    found.file_type().is_fifo().then(|| (&found).into())
+}
+
+/// The FIFO that this is an end of. By its path there may be another one by now.
+fn fifo_of(pipe: &AsyncFd<File>) -> Option<FileId> {
+    let found = pipe.get_ref().metadata().ok()?;
     found.file_type().is_fifo().then(|| (&found).into())
 }
 

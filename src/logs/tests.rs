@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -175,6 +176,37 @@ async fn the_end_of_a_stream_leaves_the_fifo_of_another_uphold_in_the_place_of_i
     make_fifo(&path);
     drop(service);
     bench.logs.tail(&name("web")).await;
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn the_end_of_a_fifo_leaves_one_that_has_its_path_before_it_is_read() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("web.1.out");
+    make_fifo(&path);
+    let options = |write: bool| {
+        let mut options = fs::File::options();
+        options.read(true).write(write).custom_flags(nix::libc::O_NONBLOCK);
+        options
+    };
+    let ours = options(false).open(&path).unwrap();
+    let mut service = options(true).open(&path).unwrap();
+    // A start has taken the path meanwhile.
+    fs::remove_file(&path).unwrap();
+    make_fifo(&path);
+    bench.logs.open(Source {
+        instance: name("web"),
+        run: Run(1),
+        stderr: false,
+        pipe: ours.into(),
+        path: Some(path.clone()),
+        logs: bare(),
+        begins: Begins::Seamlessly,
+    });
+    service.write_all(b"last\n").unwrap();
+    drop(service);
+    bench.logs.tail(&name("web")).await;
+    assert_eq!(fs::read_to_string(bench.file("web")).unwrap(), "last\n");
     assert!(path.exists());
 }
 

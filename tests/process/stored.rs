@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
 
 use crate::dsl::*;
 
@@ -146,6 +148,28 @@ fn what_a_run_wrote_that_ended_while_no_uphold_ran_is_in_its_log_and_its_status_
 }
 
 #[test]
+fn how_a_run_ended_while_no_uphold_ran_is_known_also_after_a_crash_of_the_one_that_takes_over() {
+    for crash in ["adopting 1 panic", "adopted 1 panic"] {
+        let text =
+            "command = [\"sh\", \"-c\", \"trap 'exit 7' TERM; echo here; while :; do sleep 0.01; done\"]
+[restart]\npolicy = \"never\"\n[logs]\nstderr = \"file\"\n";
+        let (mut manager, mut uphold) = Manager::of(Uphold::new().unit("web", text));
+        let pid = uphold.until("web", "running").main_pid("web");
+        uphold.eventually("it listens", |uphold| uphold.log("web") == ["here"]);
+        manager.until(&uphold, &["READY=1", "keep 1.out", "keep 1.err", "keep 1.pid"]);
+        uphold.kill();
+        kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+        uphold.eventually("it was reaped", |_| !Path::new(&format!("/proc/{pid}")).exists());
+        uphold.fail(crash);
+        manager.start_again(&mut uphold);
+        crate::goes_on::until_image(&uphold, 2);
+        uphold.until("web", "failed");
+        let exit = &uphold.view("web")["last_exit"];
+        assert!(exit["code"] == 7 || !the_kernel_tells_of_the_dead(), "{crash}: {exit}");
+    }
+}
+
+#[test]
 fn a_manager_keeps_each_once_over_kills_and_upgrades_and_nothing_of_what_is_over() {
     let web = "command = [\"sh\", \"-c\", \"echo here; ls /proc/self/fd | wc -l; exec sleep 600\"]\n";
     let (mut manager, mut uphold) = Manager::of(Uphold::new().unit("web", web));
@@ -250,7 +274,7 @@ fn what_a_manager_was_not_told_before_an_upgrade_or_a_crash_it_is_told_after_tha
             uphold.fail("command 1 segv");
             drop(uphold.http("POST /v1/units/web/reset"));
         } else {
-            uphold.signal(nix::sys::signal::Signal::SIGUSR2);
+            uphold.signal(Signal::SIGUSR2);
         }
         uphold.eventually("the next image answers", |uphold| {
             uphold.get("/v1/version").is_some_and(|version| version["image"] == 2)

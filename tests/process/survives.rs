@@ -152,6 +152,34 @@ fn a_state_that_is_foreign_or_corrupt_is_set_aside_nobody_gets_a_signal_and_what
 }
 
 #[test]
+fn no_run_of_a_first_state_meets_what_is_left_of_runs_that_no_state_tells_of() {
+    let mut uphold = Uphold::new();
+    let units: Vec<String> = (0..10).map(|number| format!("unit{number}")).collect();
+    for unit in &units {
+        uphold = uphold.unit(unit, SLEEP);
+    }
+    let mut uphold = uphold.start();
+    let pids: Vec<i32> = units.iter().map(|unit| uphold.until(unit, "running").main_pid(unit)).collect();
+    uphold.kill();
+    // As a container does that is killed and started again.
+    for pid in pids {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        uphold.eventually("it is gone", |_| !is_alive(pid));
+    }
+    fs::remove_file(uphold.path("run/private/state")).unwrap();
+    uphold.again();
+    for (at, unit) in units.iter().enumerate() {
+        uphold.until(unit, "running");
+        uphold.until_event(unit, "LogUnread");
+        uphold.eventually("it has a FIFO of its own", |uphold| {
+            let own = |number: usize| uphold.path(&format!("run/private/{unit}.{number}.out"));
+            !own(at + 1).exists() && (11..=20).any(|number| own(number).exists())
+        });
+    }
+    assert!(!uphold.stderr().contains("somebody has removed"), "{}", uphold.stderr());
+}
+
+#[test]
 fn a_line_that_was_being_written_is_cut() {
     let mut uphold = Uphold::with_unit("web", SLEEP);
     let pid = uphold.until("web", "running").main_pid("web");
@@ -239,18 +267,23 @@ fn no_line_of_a_living_service_is_lost_or_doubled_over_kills_upgrades_and_rotati
 
 #[test]
 fn what_a_run_had_written_that_ended_while_no_uphold_ran_is_said_to_be_lost() {
-    let mut uphold = Uphold::with_unit("web", "command = [\"sh\", \"-c\", \"echo first; exec sleep 600\"]\n");
-    let pid = uphold.until("web", "running").main_pid("web");
-    uphold.eventually("it has said it", |uphold| uphold.log("web") == ["first"]);
-    uphold.kill();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    uphold.eventually("it is gone", |_| !is_alive(pid));
-    uphold.again();
-    let said = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
-    uphold.eventually("it is said", |uphold| uphold.log("web").iter().any(|line| line == said));
-    uphold.eventually("the next run writes on", |uphold| {
-        uphold.log("web").last().is_some_and(|line| line == "first")
-    });
+    // Also where the uphold that takes over crashes before it has.
+    for crash in ["", "adopting 1 panic", "journal-begun 1 segv"] {
+        let text = "command = [\"sh\", \"-c\", \"echo first; exec sleep 600\"]\n";
+        let mut uphold = Uphold::fallible().unit("web", text).start();
+        let pid = uphold.until("web", "running").main_pid("web");
+        uphold.eventually("it has said it", |uphold| uphold.log("web") == ["first"]);
+        uphold.kill();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        uphold.eventually("it is gone", |_| !is_alive(pid));
+        uphold.fail(crash);
+        uphold.again();
+        let said = "uphold: run 1 ended while no uphold ran: what it had written and nobody had read is lost";
+        uphold.eventually("it is said", |uphold| uphold.log("web").iter().any(|line| line == said));
+        uphold.eventually("the next run writes on", |uphold| {
+            uphold.log("web").last().is_some_and(|line| line == "first")
+        });
+    }
 }
 
 #[test]
