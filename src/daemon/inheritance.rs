@@ -121,6 +121,7 @@ impl Inheritance {
     /// What there is in a place that is this uphold's.
     fn of(places: &Places, descriptors: Inherited) -> Result<Inheritance, Refused> {
         let private = places.private.as_deref();
+        let odd = private.map(host::clear_away).unwrap_or_default();
         let mut lack = None;
         if let (Some(private), true) = (private, host::goes_on()) {
             let put_back = descriptors.salvage(private, journal::FILE);
@@ -138,6 +139,7 @@ impl Inheritance {
         } else {
             found.stored = descriptors.take_stored();
         }
+        found.complaints.extend(odd.into_iter().map(|odd| ("SetAside", odd)));
         found.complaints.extend(lack.map(|lack| ("RuntimeDirLost", lack)));
         match host::catch_crashes(descriptors, private, !found.same) {
             Ok(crashes) => found.crashes = crashes,

@@ -82,7 +82,7 @@ pub enum Before {
 /// Reads what stands in this file. `own`: pid and start of this process. `pid1`: as the first of
 /// its pid namespace it takes over nobody but itself.
 pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> Before {
-    let bytes = match patiently(|| fs::read(file)) {
+    let bytes = match patiently(|| host::read_file(file)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Before::Nothing,
         // A PID 1 that refuses to go on would take everything with it.
@@ -133,7 +133,7 @@ pub fn read(file: &Path, world: Option<&World>, own: (u32, u64), pid1: bool) -> 
 
 /// Whose state stands in this file, if that can be told.
 fn head(file: &Path) -> Option<Head> {
-    let bytes = fs::read(file).ok()?;
+    let bytes = host::read_file(file).ok()?;
     let line = bytes.split_inclusive(|byte| *byte == b'\n').next()?;
     serde_json::from_slice(unwrap(line)?).ok()
 }
@@ -368,7 +368,12 @@ impl Journal {
 /// A new file, at this path or in memory.
 fn begin_file(path: Option<&Path>) -> io::Result<File> {
     match path {
-        Some(path) => File::options().write(true).create(true).truncate(true).mode(0o600).open(path),
+        Some(path) => {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            // Whatever lies there: nobody is waited for.
+            options.custom_flags(host::NONBLOCK).open(path)
+        }
         None => host::memory(FILE),
     }
 }

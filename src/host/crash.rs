@@ -34,6 +34,13 @@ const HEARD: Duration = Duration::from_millis(100);
 /// A stack for handlers: that of the thread may be what is wrong.
 const STACK: usize = 64 << 10;
 
+unsafe extern "C" {
+    /// Where this binary begins in memory: the linker says so.
+    static __ehdr_start: u8;
+    /// And where it ends.
+    static _end: u8;
+}
+
 /// What stands in the page.
 #[repr(C)]
 struct Page {
@@ -218,6 +225,24 @@ impl Page {
         self.times.iter().chain([&self.input]).chain(&self.inputs).chain(&self.often)
     }
 
+    /// Says which thread it was, and where: by an offset into this binary, which a build with symbols has a line for.
+    fn note_fault(&self, signal: &[u8], address: Option<usize>, at: Option<usize>) {
+        let mut thread = [0_u8; 16];
+        // SAFETY: the kernel writes 16 bytes at most.
+        let _ = unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) };
+        let thread = thread.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (begin, end) = ((&raw const __ehdr_start).addr(), (&raw const _end).addr());
+        let (place, at): (&[u8], _) = match at {
+            Some(at) if at >= begin && at < end => (b" at uphold+0x", Some(at - begin)),
+            at => (b" at 0x", at),
+        };
+        let [number, offset] = [address, at].map(|number| hexadecimal(number.unwrap_or_default()));
+        let address: [&[u8]; 2] = if address.is_some() { [b" at address 0x", &number] } else { [b"", b""] };
+        let place: [&[u8]; 2] = if at.is_some() { [place, &offset] } else { [b"", b""] };
+        let parts = [[signal, b""], address, [b" in thread ", thread], place];
+        self.note(parts.iter().flatten().copied().flatten().copied());
+    }
+
     /// Nothing is allocated here.
     fn note(&self, text: impl Iterator<Item = u8>) {
         let mut length = 0;
@@ -247,8 +272,28 @@ impl Page {
     }
 }
 
+/// The address of the instruction at which a signal has come; `None`: nobody can tell on such a machine.
+fn instruction(context: *const c_void) -> Option<usize> {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid context.
+    let _context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    #[cfg(target_arch = "x86_64")]
+    let at = _context.uc_mcontext.gregs.get(libc::REG_RIP as usize).map(|at| at.cast_unsigned() as usize);
+    #[cfg(target_arch = "aarch64")]
+    let at = Some(_context.uc_mcontext.pc as usize);
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let at = None;
+    at
+}
+
+fn hexadecimal(number: usize) -> [u8; 16] {
+    std::array::from_fn(|at| {
+        let nibble = number >> ((15 - at) * 4) & 0xf;
+        b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
+    })
+}
+
 /// The handler of faults. Only what signal-safety(7) allows.
-extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel gives a handler with SA_SIGINFO a valid siginfo.
     let info = unsafe { &*info };
     // SAFETY: all of its bytes are set; without a sender this is no pid, and is not used as one.
@@ -279,16 +324,11 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
         _ => b"SIGSYS",
     };
     if let Some(page) = PAGE.get() {
-        let digits = (0..16).rev().map(|digit| {
-            let nibble = address >> (digit * 4) & 0xf;
-            b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
-        });
         // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
         if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
             let _ = execute_self_alone();
         } else {
-            let place = has_address.then(|| b" at address 0x".iter().copied().chain(digits));
-            page.note(name.iter().copied().chain(place.into_iter().flatten()));
+            page.note_fault(name, has_address.then_some(address), instruction(context));
             let _ = execute_self();
         }
     }

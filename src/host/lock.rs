@@ -143,7 +143,7 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
 /// The runtime directory of the image before this one in the same process, which has left its lock open: where it
 /// is, or was before somebody removed it. `None`: there was none.
 pub fn runtime_dir_before(inherited: &Inherited) -> Option<PathBuf> {
-    let ours = |own: &Path| File::open(own).is_ok_and(|mut file| Holder::read(&mut file).is_self());
+    let ours = |own: &Path| sys::open_file(own).is_ok_and(|mut file| Holder::read(&mut file).is_self());
     let (_, path) = inherited.named("lock").rfind(|(own, _)| ours(own))?;
     path.parent().map(Path::to_owned)
 }
@@ -165,8 +165,11 @@ pub fn lock_again(dir: &Path) -> Result<Lock, LockError> {
 /// Who may open it may lock it: 0600, or any user could keep uphold from coming back.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path)?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file; remove it"));
+    }
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }

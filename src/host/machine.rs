@@ -1,7 +1,7 @@
 //! What uphold asks of, and does to, the machine for itself.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -75,17 +75,27 @@ pub fn raise_nofile() -> Option<(u64, u64)> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
 }
 
-/// Has the kernel's out-of-memory killer leave uphold alone, where it may ask for that (CAP_SYS_RESOURCE): who
-/// supervises must not be what goes first. Returns the value before, for children; `None`: nothing was changed.
+/// Has the kernel's out-of-memory killer leave uphold alone, where it may ask for that (CAP_SYS_RESOURCE), or take it
+/// as late as it may ask for: who supervises must not be what goes first. Returns the value before, for children;
+/// `None`: nothing was changed.
 pub fn survive_out_of_memory() -> Option<i32> {
     /// OOM_SCORE_ADJ_MIN of the kernel.
-    const NEVER: &str = "-1000";
+    const NEVER: i32 = -1000;
     const PLACE: &str = "/proc/self/oom_score_adj";
     let before = fs::read_to_string(PLACE).ok()?.trim().parse().ok()?;
-    if before == -1000 {
-        return None;
+    let mut place = File::options().write(true).open(PLACE).ok()?;
+    // Without the capability nobody tells which is the lowest that the kernel allows: it was set by who had it.
+    let (mut refused, mut allowed) = (NEVER - 1, before);
+    let mut next = NEVER;
+    while refused < next && next < allowed {
+        match place.write_all(next.to_string().as_bytes()) {
+            Ok(()) => allowed = next,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = next,
+            Err(_) => break,
+        }
+        next = i32::midpoint(refused, allowed);
     }
-    fs::write(PLACE, NEVER).ok().map(|()| before)
+    (allowed < before).then_some(before)
 }
 
 /// CLOCK_MONOTONIC.

@@ -10,6 +10,7 @@
 //! What belongs to a run is known by its cgroup, else by `kin`.
 
 mod adopt;
+mod aside;
 mod cgroup;
 mod clients;
 mod crash;
@@ -67,6 +68,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use aside::clear_away;
 pub use clients::{mark_read, mark_unread};
 pub use crash::{
     CRASHES, Crashes, act, catch_crashes, crash_was_said, forgive, handle_faults, is_poison, renew_crashes,
@@ -84,6 +86,7 @@ pub use signals::{Heard, Signals};
 pub use slots::Slots;
 pub use store::{Deposit, Stored, stored_names};
 pub use stuck::stuck_thread;
+pub use sys::{NONBLOCK, read_file};
 
 use crate::engine::{Exit, Run, SpawnFailure};
 use crate::unit::{Name, ProbeKind, Unit};

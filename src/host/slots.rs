@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::inherited::Inherited;
 use super::mapped::{Mapped, Place};
-use super::memory;
+use super::{memory, sys};
 use crate::engine::{Exit, Run};
 use crate::file_id::FileId;
 use crate::unit::Signal;
@@ -89,7 +89,7 @@ pub(super) struct Record {
 
 /// What the slots in a private directory say of processes, for who does not have them.
 pub(super) fn peek(private: &Path) -> Vec<Record> {
-    let Ok(bytes) = std::fs::read(private.join(FILE)) else { return Vec::new() };
+    let Ok(bytes) = sys::read_file(&private.join(FILE)) else { return Vec::new() };
     let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     let records = slots.iter().skip(1).map(glimpse);
     records.filter(|record| record.run.0 != 0 && record.pid > 0).collect()
@@ -97,7 +97,7 @@ pub(super) fn peek(private: &Path) -> Vec<Record> {
 
 /// The processes that the slots in a private directory tell of, each by its pid and its start.
 pub(super) fn peek_processes(private: &Path) -> Vec<(i32, u64)> {
-    let Ok(bytes) = std::fs::read(private.join(FILE)) else { return Vec::new() };
+    let Ok(bytes) = sys::read_file(&private.join(FILE)) else { return Vec::new() };
     let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     let process = |slot: &Bytes| {
         let Record { pid, start, .. } = glimpse(slot);
@@ -113,7 +113,7 @@ pub(super) fn unbear(private: &Path, unborn: &[Record]) -> io::Result<()> {
         return Ok(());
     }
     let file = File::options().read(true).write(true).open(private.join(FILE))?;
-    let bytes = std::fs::read(private.join(FILE))?;
+    let bytes = sys::read_file(&private.join(FILE))?;
     let (slots, _): (&[Bytes], _) = bytes.as_chunks();
     for (at, record) in slots.iter().map(glimpse).enumerate().skip(1) {
         if unborn.iter().any(|one| (one.run, one.pid) == (record.run, record.pid)) {
@@ -153,7 +153,7 @@ fn glimpse(slot: &Bytes) -> Record {
 /// The token of the slots in a private directory, as text; `None`: there are none.
 pub(super) fn token(private: &Path) -> Option<String> {
     let mut header = [0; size_of::<Slot>()];
-    File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
+    sys::open_file(&private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)).ok()?;
     let Record { run, start, .. } = glimpse(&header);
     (run.0 == MAGIC).then(|| format!("{start:016x}"))
 }
@@ -161,11 +161,12 @@ pub(super) fn token(private: &Path) -> Option<String> {
 /// The slots in a private directory are of this token, for all that can be known.
 fn may_be_of(private: &Path, token: u64) -> bool {
     let mut header = [0; size_of::<Slot>()];
-    match File::open(private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)) {
+    match sys::open_file(&private.join(FILE)).and_then(|file| file.read_exact_at(&mut header, 0)) {
         Ok(()) => {
             let Record { run, start, .. } = glimpse(&header);
             (run.0, start) == (MAGIC, token)
         }
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENXIO) => false,
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof),
     }
 }

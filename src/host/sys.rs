@@ -1,9 +1,11 @@
 //! System calls that nix has not or cannot express (real-time signals, pidfds), each with a safe face.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, pid_t};
@@ -13,6 +15,23 @@ use tokio::io::unix::AsyncFd;
 
 use crate::engine::Exit;
 use crate::unit::Signal;
+
+/// For open(2), which then waits for nobody at the other end of a FIFO.
+pub const NONBLOCK: c_int = libc::O_NONBLOCK;
+
+/// Opens what is to be read, and waits for nobody: what is neither a file nor a directory is ENXIO, whatever it is.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(Errno::ENXIO.into()) }
+}
+
+/// Reads a file to its end, and waits for nobody, as [`open_file`].
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Turns the answer of a system call into a result.
 pub(super) fn check(answer: c_long) -> Result<c_long, Errno> {

@@ -32,6 +32,9 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
         uphold.until_own_event("Crashed uphold crashed and goes on: ");
         uphold.until_own_event(text);
         assert_eq!((uphold.main_pid("web"), uphold.state("web").as_str()), (pid, "running"));
+        if action == "segv" {
+            is_where_the_test_wants_it(&uphold, " in thread uphold at uphold+0x");
+        }
     }
     let (code, out, err) = uphold.ctl(&["events", "uphold"]);
     assert!(code == 0 && out.contains("Crashed") && !out.contains("Started process"), "{code} {out}{err}");
@@ -39,6 +42,24 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
     uphold.kill_main("web", Signal::SIGKILL);
     uphold.until_view("web", "its restart", |view| view["restarts"] == 1 && view["state"] == "running");
     assert_eq!(uphold.view("web")["last_exit"]["signal"], "SIGKILL");
+}
+
+/// The last crash says which thread it was, and by an offset into the binary where.
+fn is_where_the_test_wants_it(uphold: &Uphold, said: &str) {
+    let crashes = uphold.all_events().into_iter().filter(|(_, text, _)| text.starts_with("Crashed "));
+    let text = crashes.map(|(_, text, _)| text).last().unwrap();
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        assert!(text.contains(" in thread "), "{text}");
+        return;
+    }
+    let (_, offset) = text.split_once(said).unwrap_or_else(|| panic!("`{text}` has no `{said}`"));
+    assert!(u64::from_str_radix(offset, 16).is_ok_and(|offset| offset > 0), "{text}");
+    if have("addr2line") {
+        let mut command = std::process::Command::new("addr2line");
+        let line = command.args(["-Cfie", binary(), offset]).output().unwrap();
+        let line = String::from_utf8_lossy(&line.stdout).into_owned();
+        assert!(line.contains("failpoint.rs") || line.contains("crash.rs"), "{text}: {line}");
+    }
 }
 
 #[test]
@@ -165,6 +186,7 @@ max_size = \"1KiB\"
         // Asked all the time, until the next image answers.
         until_image(&uphold, number);
         uphold.until_own_event("SIGSEGV at address 0x0000000000000008");
+        is_where_the_test_wants_it(&uphold, " in thread logs at uphold+0x");
     }
     assert_eq!(image(&uphold), 3);
     assert!(!uphold.stderr().contains("InputDropped"), "{}", uphold.stderr());

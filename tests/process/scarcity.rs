@@ -131,3 +131,28 @@ max_size = 0",
         uphold.events("web").into_iter().find(|(line, _)| line.starts_with("LogWriteRecovered")).unwrap();
     assert!(event.contains("lines (") && event.contains("were lost"), "{event}");
 }
+
+#[test]
+fn without_the_capability_the_out_of_memory_killer_takes_uphold_as_late_as_the_kernel_allows() {
+    let write = "echo 100 > /proc/self/oom_score_adj && exec \"$@\"";
+    let uphold =
+        Uphold::new().under(&["sh", "-c", write, "sh"]).unit("web", "command = [\"sleep\", \"600\"]\n");
+    let uphold = uphold.start();
+    let place = |pid: i32| format!("/proc/{pid}/oom_score_adj");
+    let score = |pid: i32| -> i32 { fs::read_to_string(place(pid)).unwrap().trim().parse().unwrap() };
+    let own = score(std::process::id().cast_signed()).min(100);
+    let found = score(uphold.pid());
+    assert!(found <= own, "{found} and not {own}");
+    // Who has the capability gets the lowest of all, and who has it not can ask for nothing lower.
+    if found > -1000 {
+        assert!(
+            fs::write(place(uphold.pid()), (found - 1).to_string()).is_err(),
+            "{found} is not the lowest"
+        );
+    }
+    assert_eq!(score(uphold.until("web", "running").main_pid("web")), 100);
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+    assert_eq!(score(uphold.pid()), found);
+    assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+    assert_eq!(score(uphold.until("web", "running").main_pid("web")), 100);
+}

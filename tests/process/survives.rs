@@ -152,6 +152,43 @@ fn a_state_that_is_foreign_or_corrupt_is_set_aside_nobody_gets_a_signal_and_what
 }
 
 #[test]
+fn what_is_no_regular_file_where_one_is_to_be_is_set_aside_and_nothing_waits_for_it() {
+    let fifo = |uphold: &Uphold, name: &str| {
+        nix::unistd::mkfifo(&uphold.path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    };
+    for name in ["state", "state.new", "runs", "crash", "pump", "no-log-directory"] {
+        let mut uphold = Uphold::new().unit("web", SLEEP);
+        let private = uphold.path("run/private");
+        fs::create_dir_all(&private).unwrap();
+        fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        fifo(&uphold, &format!("run/private/{name}"));
+        uphold.again();
+        uphold.until_own_event(&format!("{name} is no regular file; it is set aside as "));
+        let pid = uphold.until("web", "running").main_pid("web");
+        uphold.kill().again();
+        assert_eq!((uphold.main_pid("web"), uphold.state("web").as_str()), (pid, "running"), "{name}");
+    }
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.kill();
+    fs::remove_file(uphold.path("run/private/state")).unwrap();
+    fifo(&uphold, "run/private/state");
+    uphold.again();
+    uphold.until_own_event(&format!("live (pid {pid}): nobody supervises them"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn a_lock_that_is_no_regular_file_is_refused() {
+    let uphold = Uphold::new().unit("web", SLEEP);
+    fs::create_dir_all(uphold.path("run")).unwrap();
+    nix::unistd::mkfifo(&uphold.path("run/lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let output = uphold.run();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("it is no regular file; remove it"), "{said}");
+}
+
+#[test]
 fn no_run_of_a_first_state_meets_what_is_left_of_runs_that_no_state_tells_of() {
     let mut uphold = Uphold::new();
     let units: Vec<String> = (0..10).map(|number| format!("unit{number}")).collect();
