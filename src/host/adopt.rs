@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use super::cgroup::{Base, Leaf};
@@ -480,12 +479,10 @@ fn looked_at(slot: &Slot, record: Record) -> Record {
 }
 
 /// It is a child of this process and not reaped. Another child may have its pid by now: one that this uphold has made
-/// since it began. A /proc of another pid namespace tells of others.
+/// since it began.
 pub(super) fn is_child(record: &Record) -> bool {
     sys::wait(sys::Child::Pid(record.pid), true, false).is_ok()
-        && (record.start == 0
-            || [0, record.start].contains(&kin::started(record.pid))
-            || !kin::proc_is_of_this_namespace())
+        && (record.start == 0 || [0, record.start].contains(&kin::started(record.pid)))
 }
 
 fn same(is_it: bool) -> Proof {
@@ -517,7 +514,7 @@ fn end_stray(record: &Record, token: &str) {
 
 /// The process has this in its environment, or another one. What has none may have dropped it.
 fn has(pid: i32, entry: &str) -> Proof {
-    match std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ")) {
+    match kin::read(pid, "environ") {
         Ok(environ) if !environ.is_empty() => {
             same(environ.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()))
         }

@@ -15,7 +15,7 @@ use nix::libc;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
 use nix::unistd::{Gid, Uid, mkfifo, pipe2};
 
-use super::{Captured, Stream};
+use super::{Captured, Stream, kin};
 use crate::engine::Run;
 use crate::unit::Name;
 
@@ -109,8 +109,8 @@ pub(super) fn existing(
 
 /// The pipe of a FIFO that is gone by its name, if this process has it for its stdout or stderr.
 fn through(process: i32, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-    for stream in [1, 2] {
-        let link = PathBuf::from(format!("/proc/{process}/fd/{stream}"));
+    for stream in kin::STREAMS {
+        let Ok(link) = kin::place(process, stream) else { continue };
         let Ok(target) = std::fs::read_link(&link) else { continue };
         let last = target.file_name().unwrap_or_default().as_bytes();
         if last.strip_suffix(b" (deleted)").unwrap_or(last) != name.as_bytes() {

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
@@ -46,6 +47,12 @@ pub(super) struct Proc {
     pub unborn: bool,
 }
 
+/// What a /proc that does not show this pid namespace means, and what would do.
+pub(super) const FOREIGN: &str = "only main processes are found; mount the /proc of this pid namespace";
+
+/// Where a process has its stdout and stderr in /proc.
+pub(super) const STREAMS: [&str; 2] = ["fd/1", "fd/2"];
+
 /// PF_FORKNOEXEC of the kernel, among the flags of /proc/PID/stat.
 const FORKED: u64 = 0x40;
 
@@ -67,8 +74,11 @@ impl Kin {
     }
 
     /// Those that live now, the main process among them. Remembers them, so that a later look knows their
-    /// children.
+    /// children. None where /proc does not show this pid namespace.
     pub(super) fn find(&mut self, main_alive: bool) -> io::Result<Vec<i32>> {
+        if !proc_is_of_this_namespace() {
+            return Ok(Vec::new());
+        }
         let own = std::process::id().cast_signed();
         let procs: Vec<Proc> =
             snapshot()?.into_iter().filter(|proc| proc.start >= self.born && proc.pid != own).collect();
@@ -119,14 +129,12 @@ impl Kin {
     }
 
     fn is_marked(&self, proc: &Proc) -> bool {
-        !proc.zombie
-            && fs::metadata(format!("/proc/{}", proc.pid)).is_ok_and(|metadata| metadata.uid() == self.uid)
-            && self.has_marker(proc)
+        !proc.zombie && owner(proc.pid) == self.uid && self.has_marker(proc)
     }
 
     fn has_marker(&self, proc: &Proc) -> bool {
         let Some(marker) = self.marker.as_deref() else { return false };
-        fs::read(format!("/proc/{}/environ", proc.pid))
+        read(proc.pid, "environ")
             .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == marker))
     }
 
@@ -146,8 +154,8 @@ impl Kin {
 /// The process has this FIFO for its stdout or stderr. What else it has there is not looked at: that may lie where
 /// nobody answers.
 fn writes_to(pid: i32, fifo: &Path) -> bool {
-    ["1", "2"].iter().any(|number| {
-        let link = format!("/proc/{pid}/fd/{number}");
+    STREAMS.iter().any(|stream| {
+        let Ok(link) = place(pid, stream) else { return false };
         fs::read_link(&link).is_ok_and(|target| target.file_name() == fifo.file_name())
             && FileId::behind(Path::new(&link)).is_some_and(|file| file.is_at(fifo))
     })
@@ -172,20 +180,44 @@ pub(super) fn started(pid: i32) -> u64 {
     proc(pid).ok().flatten().map_or(0, |proc| proc.start)
 }
 
-/// /proc shows the pid namespace that this process is in, and so its children by the pids that it knows.
+/// /proc shows the pid namespace that this process is in. Once it does, it goes on to.
 pub(super) fn proc_is_of_this_namespace() -> bool {
-    let own = std::process::id().to_string();
-    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
+    static IT_IS: AtomicBool = AtomicBool::new(false);
+    if !IT_IS.load(Ordering::Relaxed) {
+        let own = std::process::id().to_string();
+        let is_it = fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str());
+        IT_IS.store(is_it, Ordering::Relaxed);
+        return is_it;
+    }
+    true
+}
+
+/// Where /proc has this of a process. In that of another pid namespace it has another number, which only the fdinfo of
+/// a pidfd tells; what has its number there is a stranger.
+pub(super) fn place(pid: i32, file: &str) -> io::Result<String> {
+    let mut number = pid;
+    if !proc_is_of_this_namespace() {
+        number = sys::pidfd_pid(&sys::pidfd_open(pid)?).ok_or(Errno::ESRCH)?;
+    }
+    Ok(format!("/proc/{number}/{file}"))
+}
+
+/// What /proc says of a process in this file.
+pub(super) fn read(pid: i32, file: &str) -> io::Result<Vec<u8>> {
+    fs::read(place(pid, file)?)
 }
 
 /// Who a process runs as; 0: it is gone, or nobody can tell.
 pub(super) fn owner(pid: i32) -> u32 {
-    fs::metadata(format!("/proc/{pid}")).map_or(0, |metadata| metadata.uid())
+    place(pid, "").and_then(fs::metadata).map_or(0, |metadata| metadata.uid())
 }
 
-/// Every process that /proc shows. One that cannot be read for want of descriptors or memory is an error:
-/// nobody may take it for gone.
+/// Every process of this pid namespace; an error where /proc does not show it. One that cannot be read for want of
+/// descriptors or memory is an error, too: nobody may take it for gone.
 pub(super) fn snapshot() -> io::Result<Vec<Proc>> {
+    if !proc_is_of_this_namespace() {
+        return Err(io::Error::other(FOREIGN));
+    }
     let mut procs = Vec::new();
     for entry in fs::read_dir("/proc")? {
         if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
@@ -196,7 +228,7 @@ pub(super) fn snapshot() -> io::Result<Vec<Proc>> {
 }
 
 pub(super) fn proc(pid: i32) -> io::Result<Option<Proc>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
+    match read(pid, "stat") {
         Ok(stat) => Ok(parse(pid, &stat)),
         Err(error) if error.raw_os_error().map(Errno::from_raw).is_some_and(passing) => Err(error),
         // It has ended since.

@@ -1,11 +1,12 @@
 //! What lives of what an uphold before has started, for an uphold that cannot read which runs there were.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{cgroup, kin, patience::patiently, slots};
+use nix::errno::Errno;
+
+use super::{cgroup, kin, patience::patiently, slots, sys};
 
 /// Processes that live and are of this token's line of upholds, in words: those on record in the private directory,
 /// those in its cgroups, and those that carry its mark. `None`: there are none.
@@ -62,6 +63,9 @@ fn of_token(private: Option<&Path>, token: &str, cgroups: Option<&Path>) -> io::
 }
 
 fn own() -> io::Result<Vec<i32>> {
+    if sys::wait(sys::Child::Any, true, false) == Err(Errno::ECHILD) {
+        return Ok(Vec::new());
+    }
     let own = std::process::id().cast_signed();
     let procs = patiently(kin::snapshot)?;
     let ours = procs.iter().filter(|proc| proc.parent == own && !proc.zombie && is_marked(proc.pid, b""));
@@ -70,7 +74,7 @@ fn own() -> io::Result<Vec<i32>> {
 
 /// Its UPHOLD_RUN ends so. Of another user's process only root can tell, who alone could have started it.
 fn is_marked(pid: i32, mark: &[u8]) -> bool {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environ = kin::read(pid, "environ").unwrap_or_default();
     let mut entries = environ.split(|byte| *byte == 0);
     entries.any(|entry| entry.starts_with(b"UPHOLD_RUN=") && entry.ends_with(mark))
 }

@@ -250,7 +250,7 @@ fn has_locked(pid: i32, lock: &File) -> bool {
 /// The descriptors, by number, that a process has of this file.
 fn descriptors(pid: i32, lock: &File) -> impl Iterator<Item = OsString> {
     let wanted = FileId::of(lock);
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let entries = kin::place(pid, "fd").and_then(fs::read_dir).into_iter().flatten().flatten();
     let named = entries.filter(|entry| {
         let link = fs::read_link(entry.path()).unwrap_or_default();
         link.file_name().is_some_and(|name| name == "lock" || name == "lock (deleted)")

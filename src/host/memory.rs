@@ -15,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::inherited::Inherited;
 use super::mapped::Mapped;
 use super::patience::patiently;
-use super::sys;
+use super::{kin, sys};
 
 /// Before the name, so that no other file in memory is taken for one of these.
 const OURS: &str = "uphold:";
@@ -47,7 +47,8 @@ pub fn count(file: &File) -> io::Result<()> {
 
 /// Where every process that may look at this one finds a file that it has open.
 pub fn path_of(file: &File) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+    let own = std::process::id().cast_signed();
+    kin::place(own, &format!("fd/{}", file.as_raw_fd())).unwrap_or_default().into()
 }
 
 /// What a descriptor is called, if it is of a file in memory that counts.

@@ -349,10 +349,12 @@ impl Host {
         let there = cgroups.and_then(cgroup::Base::existing);
         let base = there.map_or_else(|| cgroup::Base::new(&settings.token), Ok);
         if let Err(lack) = &base {
-            let message = format!(
-                "no cgroup of its own for each service ({lack}): their processes are known by session, \
-                 descent and the UPHOLD_RUN in their environment; what leaves all of these cannot be found"
-            );
+            let known = if kin::proc_is_of_this_namespace() {
+                "their processes are known by session, descent and UPHOLD_RUN; what leaves all of these cannot be found"
+            } else {
+                kin::FOREIGN
+            };
+            let message = format!("no cgroup of its own for each service ({lack}): {known}");
             let _ = news.send(News::Notice { instance: None, reason: "NoCgroups", message });
         }
         Host::with_base(settings, slots, news, base.ok())

@@ -1,12 +1,10 @@
 //! What an instance uses.
 
-use std::fs;
-
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::cgroup::Leaf;
 use super::runs::FoundBy;
-use super::{Host, Usage};
+use super::{Host, Usage, kin};
 use crate::engine::Run;
 use crate::unit::Name;
 
@@ -42,7 +40,7 @@ fn of_leaf(leaf: &Leaf) -> Usage {
 
 fn of_process(pid: i32) -> Usage {
     let unit = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok());
-    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = kin::read(pid, "stat").unwrap_or_default();
     let stat = String::from_utf8_lossy(&stat).into_owned();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_ascii_whitespace().collect();
     // Counted from the state, which is field 3 of proc_pid_stat(5).

@@ -294,3 +294,132 @@ fn children_are_known_again_where_proc_shows_another_pid_namespace() {
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert_eq!(pids(&uphold), before, "{}", uphold.stderr());
 }
+
+/// A session and what is in it beside its leader, outside of what a test makes; ended with this.
+struct Outside {
+    leader: std::process::Child,
+    member: i32,
+}
+
+impl Outside {
+    fn session() -> Outside {
+        let mut command = std::process::Command::new("setsid");
+        command
+            .args(["sh", "-c", "sleep 600 >/dev/null & echo $!; wait"])
+            .stdout(std::process::Stdio::piped());
+        let mut leader = command.spawn().unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(leader.stdout.take().unwrap()), &mut said)
+            .unwrap();
+        Outside { leader, member: said.trim().parse().unwrap() }
+    }
+
+    fn leader(&self) -> i32 {
+        self.leader.id().cast_signed()
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.member), Signal::SIGKILL);
+        let _ = self.leader.kill();
+        let _ = self.leader.wait();
+    }
+}
+
+/// In a pid namespace without cgroups whose /proc is that of the outer one, run by this line of its PID 1.
+fn where_proc_shows_another_namespace(mode: &str, line: &str) -> Option<Uphold> {
+    if !is_root() || !have("nsenter") {
+        skip("a pid namespace needs root");
+        return None;
+    }
+    let line = format!(
+        "for at in $(awk '$3 ~ /^cgroup/ {{print $2}}' /proc/mounts); do umount -l $at; done; \
+        ! grep -q cgroup2 /proc/mounts && {line}"
+    );
+    let words = ["unshare", "-m", "--fork", "--pid", "--kill-child", "sh", "-c", &line, "sh"];
+    Some(Uphold::new().mode(&[mode]).under(&words))
+}
+
+/// The process in that namespace that is so many generations below unshare.
+fn below(uphold: &Uphold, generations: u32) -> i32 {
+    (0..generations).fold(uphold.pid(), |pid, _| match children_of(pid)[..] {
+        [child] => child,
+        ref children => panic!("{pid} has not one child: {children:?}"),
+    })
+}
+
+/// Starts a unit so that its main process has this number in the pid namespace of uphold.
+fn start_as(uphold: &Uphold, of_uphold: i32, unit: &str, pid: i32) {
+    // A thread that starts it may take a number before.
+    for before in [2, 1].repeat(5) {
+        let line = format!("echo {} >/proc/sys/kernel/ns_last_pid", pid - before);
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["-t", &of_uphold.to_string(), "-p", "sh", "-c", &line]);
+        assert!(command.status().unwrap().success());
+        assert_eq!(uphold.ctl(&["start", unit]).0, 0, "{}", uphold.stderr());
+        if uphold.main_pid(unit) == pid {
+            return;
+        }
+        assert_eq!(uphold.ctl(&["stop", unit]).0, 0);
+    }
+    panic!("{unit} never is {pid}");
+}
+
+const SLEEPS: &str = "command = [\"sleep\", \"600\"]\nautostart = false\n[stop]\ntimeout = \"1s\"\n";
+const FOREIGN: &str = "only main processes are found; mount the /proc of this pid namespace";
+
+#[test]
+fn as_pid_1_whose_proc_shows_another_namespace_a_stop_does_not_wait_for_what_has_its_numbers_there() {
+    let Some(uphold) = where_proc_shows_another_namespace("init", "exec \"$@\"") else { return };
+    let outside = Outside::session();
+    let mut uphold = uphold.unit("web", SLEEPS).start();
+    start_as(&uphold, below(&uphold, 1), "web", outside.leader());
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "web"]).0, 0);
+    uphold.until("web", "inactive").until_said(FOREIGN);
+    assert_eq!(uphold.stderr().matches(FOREIGN).count(), 1, "{}", uphold.stderr());
+    kill(Pid::from_raw(below(&uphold, 1)), Signal::SIGTERM).unwrap();
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+    assert!(is_alive(outside.leader()) && is_alive(outside.member));
+}
+
+#[test]
+fn where_proc_shows_another_namespace_nobody_gets_a_signal_for_the_number_of_another_there() {
+    let Some(uphold) = where_proc_shows_another_namespace("run", "\"$@\"; exit $?") else { return };
+    let outside = Outside::session();
+    let mut uphold = uphold.unit("web", SLEEPS).unit("stranger", SLEEPS).start();
+    let inner = below(&uphold, 2);
+    start_as(&uphold, inner, "web", outside.leader());
+    // It is none of web's; what has its number outside is in a session that has the number of web's main process.
+    start_as(&uphold, inner, "stranger", outside.member);
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "web"]).0, 0);
+    uphold.until("web", "inactive");
+    let stranger = uphold.view("stranger");
+    assert!(stranger["state"] == "running" && stranger["pid"] == outside.member, "{stranger:#}");
+    kill(Pid::from_raw(inner), Signal::SIGTERM).unwrap();
+    assert_eq!(uphold.exit().code(), Some(0), "{}", uphold.stderr());
+}
+
+#[test]
+fn where_proc_shows_another_namespace_services_are_taken_over_after_a_kill_and_can_be_stopped() {
+    let outside = Outside::session();
+    // uphold has the number of one that lives outside.
+    let number = outside.leader() - 1;
+    let line = format!("echo {number} >/proc/sys/kernel/ns_last_pid && while :; do \"$@\"; done");
+    let Some(uphold) = where_proc_shows_another_namespace("run", &line) else { return };
+    let uphold = uphold.unit("web", &SLEEPS.replace("autostart = false", "")).start();
+    let main = uphold.until("web", "running").main_pid("web");
+    let inner = below(&uphold, 2);
+    let lock = || fs::read_to_string(uphold.path("run/lock")).unwrap();
+    assert!(lock().starts_with(&format!("{} ", outside.leader())), "{}", lock());
+    kill(Pid::from_raw(inner), Signal::SIGKILL).unwrap();
+    uphold.until_said("Took over process web").until("web", "running");
+    assert_eq!(uphold.main_pid("web"), main, "{}", uphold.stderr());
+    assert_eq!(uphold.ctl(&["stop", "web"]).0, 0, "{}", uphold.stderr());
+    assert_eq!(uphold.state("web"), "inactive", "{}", uphold.stderr());
+    // The next one is no other's: it has a start and a lock of its own.
+    assert_eq!(uphold.ctl(&["start", "web"]).0, 0);
+    let main = uphold.main_pid("web");
+    assert_eq!(uphold.ctl(&["upgrade"]).0, 0, "{}", uphold.stderr());
+    assert_eq!(uphold.until("web", "running").main_pid("web"), main);
+}
