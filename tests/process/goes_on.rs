@@ -47,7 +47,7 @@ fn each_crash_ends_in_an_exec_and_is_said_with_its_message() {
 /// The last crash says which thread it was, and by an offset into the binary where.
 fn is_where_the_test_wants_it(uphold: &Uphold, said: &str) {
     let crashes = uphold.all_events().into_iter().filter(|(_, text, _)| text.starts_with("Crashed "));
-    let text = crashes.map(|(_, text, _)| text).last().unwrap();
+    let text = crashes.map(|(_, text, _)| text).next_back().unwrap();
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         assert!(text.contains(" in thread "), "{text}");
         return;
