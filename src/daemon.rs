@@ -37,7 +37,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::control;
-use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, Ticket};
+use crate::engine::{Effect, Engine, Event, EventKind, Input, Outcome, Run, SoFar, Ticket};
 use crate::failpoint;
 use crate::host::{self, ExecOrder, Host, News, Order};
 use crate::logs::{self, Begins, Logs};
@@ -50,7 +50,7 @@ use disk::Disk;
 use endpoints::Board;
 use files::{Files, Loading};
 use ground::Ground;
-use inheritance::Inheritance;
+use inheritance::{BESIDE, Inheritance};
 use journal::{Journal, News as Recording};
 use looks::Looks;
 use manager::Manager;
@@ -140,6 +140,10 @@ enum Wake {
     /// It is to be looked what is gone of it.
     Incomplete,
 }
+
+/// The state tells of runs, and nothing of their processes.
+const RUNS_LOST: &str = "private/runs in the runtime directory is gone or of no use: what lives of the runs that \
+    the state tells of cannot be proven by its start, and is ended and started anew";
 
 impl Daemon {
     /// Runs until the engine says that all is done.
@@ -284,7 +288,18 @@ impl Daemon {
     fn take_over(&mut self, before: &mut Inheritance) {
         let taken = self.engine.taken();
         let runs: HashSet<Run> = taken.iter().map(|taken| taken.run).collect();
-        let over = self.host.known().difference(&runs).copied().collect();
+        let known = self.host.known();
+        let over: HashSet<Run> = known.difference(&runs).copied().collect();
+        if taken.iter().any(|taken| taken.so_far == SoFar::Born && !known.contains(&taken.run)) {
+            before.complaints.push(("RunsLost", RUNS_LOST.to_owned()));
+        }
+        if let Some(pids) = self.host.living(&over) {
+            let text = format!(
+                "the state does not tell of processes of an uphold before that live ({pids}), and may be cut short: \
+                 {BESIDE}"
+            );
+            before.complaints.push(("StateLost", text));
+        }
         self.manager.go_on(before.same, before.stored.runs(), &runs, over);
         for taken in taken {
             let foreground = self.command.as_ref() == Some(&taken.instance);

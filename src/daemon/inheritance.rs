@@ -97,7 +97,7 @@ pub enum Refused {
 }
 
 /// What becomes of processes that live and of which there is no state.
-const BESIDE: &str =
+pub const BESIDE: &str =
     "nobody supervises them, and units start a second time beside them: stop these processes";
 
 impl Inheritance {

@@ -14,6 +14,7 @@ use super::fifo::Existing;
 use super::identity::Identity;
 use super::kin::{self, Kin};
 use super::launch::{marker, probe_marker, stem};
+use super::left::named;
 use super::patience::patiently;
 use super::prepare::Failed;
 use super::runs::{FoundBy, Living, Main};
@@ -295,6 +296,19 @@ impl Host {
     /// The runs of main processes that something is kept of.
     pub fn known(&self) -> HashSet<Run> {
         self.slots.runs().into_iter().filter(|run| run.0 & PROBES == 0).collect()
+    }
+
+    /// Main processes of these runs that live, for all that is proven by their starts, in words; `None`: there are none.
+    pub fn living(&self, runs: &HashSet<Run>) -> Option<String> {
+        let mut pids = Vec::new();
+        for slot in runs.iter().filter_map(|run| self.slots.get(*run)) {
+            let record = looked_at(slot, slot.record());
+            let lives = |found: kin::Proc| found.start == record.start && !found.zombie;
+            if record.pid > 0 && kin::proc(record.pid).ok().flatten().is_some_and(lives) {
+                pids.push(record.pid);
+            }
+        }
+        named(Ok(pids))
     }
 
     /// After all runs were taken over, which are these: probes of before are ended, what else was recorded is

@@ -32,7 +32,7 @@ pub fn own_alive() -> Option<String> {
 const NAMED: usize = 10;
 
 /// `pid 7`, `pids 7, 8 and 3 more`.
-fn named(found: io::Result<Vec<i32>>) -> Option<String> {
+pub(super) fn named(found: io::Result<Vec<i32>>) -> Option<String> {
     let pids = match found {
         Ok(pids) => pids,
         Err(error) => return Some(format!("nobody can tell which: {error}")),

@@ -162,7 +162,7 @@ fn what_is_no_regular_file_where_one_is_to_be_is_set_aside_and_nothing_waits_for
         fs::create_dir_all(&private).unwrap();
         fs::set_permissions(&private, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         fifo(&uphold, &format!("run/private/{name}"));
-        uphold.again();
+        uphold = uphold.start();
         uphold.until_own_event(&format!("{name} is no regular file; it is set aside as "));
         let pid = uphold.until("web", "running").main_pid("web");
         uphold.kill().again();
@@ -217,6 +217,47 @@ fn no_run_of_a_first_state_meets_what_is_left_of_runs_that_no_state_tells_of() {
 }
 
 #[test]
+fn what_lives_and_a_state_that_was_cut_short_does_not_tell_of_is_named_and_gets_no_signal() {
+    let mut uphold = Uphold::with_unit("web", SLEEP);
+    let first = uphold.until("web", "running").main_pid("web");
+    let path = uphold.path("run/private/state");
+    let before = fs::read(&path).unwrap();
+    assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
+    let pid = uphold.until("web", "running").main_pid("web");
+    assert_ne!(pid, first);
+    uphold.kill();
+    fs::write(&path, before).unwrap();
+    uphold.again();
+    uphold.until_own_event(&format!(
+        "StateLost the state does not tell of processes of an uphold before that live (pid {pid})"
+    ));
+    uphold.until_view("web", "another", |view| view["state"] == "running" && view["pid"] != pid);
+    assert!(is_alive(pid));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn a_record_of_processes_that_is_lost_is_said() {
+    for damage in ["removed", "zeroes", "FIFO"] {
+        let mut uphold = Uphold::with_unit("web", SLEEP);
+        let pid = uphold.until("web", "running").main_pid("web");
+        uphold.kill();
+        let path = uphold.path("run/private/runs");
+        let length = fs::metadata(&path).unwrap().len();
+        fs::remove_file(&path).unwrap();
+        match damage {
+            "zeroes" => fs::write(&path, vec![0; usize::try_from(length).unwrap()]).unwrap(),
+            "FIFO" => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            _ => {}
+        }
+        uphold.again();
+        uphold.until_own_event("RunsLost private/runs in the runtime directory is gone or of no use: ");
+        uphold.until_view("web", damage, |view| view["state"] == "running" && view["pid"] != pid);
+        uphold.eventually("it is ended", |_| !is_alive(pid));
+    }
+}
+
+#[test]
 fn a_line_that_was_being_written_is_cut() {
     let mut uphold = Uphold::with_unit("web", SLEEP);
     let pid = uphold.until("web", "running").main_pid("web");
@@ -260,6 +301,7 @@ fn many_kills_in_a_row_change_nothing() {
     }
     let after: Vec<i32> = (0..20).map(|number| uphold.main_pid(&format!("u{number}"))).collect();
     assert_eq!(pids, after);
+    assert!(!uphold.stderr().contains("does not tell of") && !uphold.stderr().contains("of no use"));
 }
 
 /// Lines of a log over all its files, oldest first, without stamps.
