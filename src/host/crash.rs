@@ -16,7 +16,7 @@ use nix::libc::{self, c_int, c_void};
 
 use super::inherited::Inherited;
 use super::mapped::{Mapped, Place};
-use super::reexec::{FAULTS, execute_self, execute_self_alone};
+use super::reexec::{FAULTS, begins, execute_self, execute_self_alone, say_at_once};
 use crate::unit::Signal;
 
 /// The file of the page in the private directory.
@@ -90,7 +90,6 @@ pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool)
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
     let page = *PAGE.get_or_init(|| page);
     PLACE.get_or_init(|| place);
-    std::panic::set_hook(Box::new(panicked));
     let length = page.length.load(SeqCst).min(TEXT);
     let bytes: Vec<u8> = page.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
     let unsaid = (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned());
@@ -157,9 +156,11 @@ pub fn is_poison(input: u64) -> bool {
     })
 }
 
-/// Handles the signals that report a fault. Those that somebody has sent are none: their numbers come out of
-/// the descriptor, a byte each.
+/// Handles panics, and the signals that report a fault: an image that goes on tries again from here on, and one
+/// that has called [`catch_crashes`] goes on. Those that somebody has sent are none: their numbers come out of the
+/// descriptor, a byte each.
 pub fn handle_faults() -> io::Result<File> {
+    std::panic::set_hook(Box::new(panicked));
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     super::sys::set_nonblocking(&write)?;
     SENT.store(write.as_raw_fd(), SeqCst);
@@ -184,11 +185,13 @@ fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     if name.starts_with("spawn") || name == "log-reader" {
         return say(said);
     }
-    if let Some(page) = PAGE.get() {
+    let page = PAGE.get();
+    if let Some(page) = page {
         page.note(text.bytes());
-        say(said);
-        let errno = execute_self();
-        say(format!("uphold: cannot execute itself after a panic: {errno}\n"));
+    }
+    say(said);
+    if page.is_some() || begins() {
+        execute_self();
     }
 }
 
@@ -278,18 +281,29 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_
         libc::SIGTRAP => b"SIGTRAP",
         _ => b"SIGSYS",
     };
-    if let Some(page) = PAGE.get() {
+    let page = PAGE.get();
+    if page.is_some() || begins() {
         let digits = (0..16).rev().map(|digit| {
             let nibble = address >> (digit * 4) & 0xf;
             b"0123456789abcdef".get(nibble).copied().unwrap_or(b'?')
         });
         // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
         if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
-            let _ = execute_self_alone();
+            execute_self_alone();
         } else {
             let place = has_address.then(|| b" at address 0x".iter().copied().chain(digits));
-            page.note(name.iter().copied().chain(place.into_iter().flatten()));
-            let _ = execute_self();
+            let mut text = [0; 48];
+            let bytes = name.iter().copied().chain(place.into_iter().flatten());
+            let length = text.iter_mut().zip(bytes).map(|(place, byte)| *place = byte).count();
+            let text = text.get(..length).unwrap_or_default();
+            if begins() {
+                // The next attempt may not get to say it.
+                say_at_once(&[text]);
+            }
+            if let Some(page) = page {
+                page.note(text.iter().copied());
+            }
+            execute_self();
         }
     }
     // Without an exec the default is what is left.
