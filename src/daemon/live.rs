@@ -22,6 +22,7 @@ use super::voice::Voice;
 use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager};
 use crate::control;
 use crate::engine::{self, Engine, Input};
+use crate::failpoint;
 use crate::host::{self, Host};
 use crate::logs::{self, Logs};
 use crate::plan::Plan;
@@ -46,6 +47,7 @@ pub(super) async fn live(
 ) -> Result<End, Refusal> {
     let resumes = before.state.is_some();
     let (mut daemon, mut ears) = assemble(options, loaded, places, before, heard)?;
+    failpoint::reach("assembled");
     daemon.begin(before, resumes);
     let status = daemon.supervise(&mut ears).await;
     let reboot = daemon.engine.reboots();
@@ -240,6 +242,7 @@ fn let_clients_in(
 impl Daemon {
     /// Takes over what there is, then has the units do what they are to do. `resumes`: there was a state.
     fn begin(&mut self, before: &mut Inheritance, resumes: bool) {
+        host::begun();
         if !self.is_whole() {
             // Somebody has removed something before that was watched.
             self.ground.lost(vec![OsString::new()]);

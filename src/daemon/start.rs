@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,8 +20,6 @@ use crate::host::{self, Inherited};
 use crate::unit::trust::Trust;
 use crate::unit::{Inherit, Name, OnEnd, Output, Policy, Problem, Signal, Unit};
 
-/// How long an image that cannot begin waits before it tries again.
-const AGAIN: Duration = Duration::from_secs(1);
 /// sysexits.h's EX_CONFIG: units that do not load.
 const EX_CONFIG: u8 = 78;
 /// How long the log thread may take at the end: a stalled disk must not keep uphold.
@@ -80,13 +77,12 @@ pub fn run(options: Options) -> ExitCode {
         complaints.for_each(|complaint| complain(&format!("uphold: {complaint}")));
     }
     let descriptors = Inherited::collect();
-    let given = descriptors.numbers();
     let end = match start(&options, boot, descriptors) {
         Ok(end) => end,
         Err(refusal) => {
             complain(&refusal.text);
             if host::goes_on() {
-                begin_again(&given);
+                host::execute_self();
             }
             End { status: refusal.status, reboot: false }
         }
@@ -96,14 +92,6 @@ pub fn run(options: Options) -> ExitCode {
         complain(&format!("uphold: cannot end the machine: {error}"));
     }
     ExitCode::from(end.status)
-}
-
-/// An image that cannot begin and goes on from another one must not end: services run, and it may be PID 1.
-fn begin_again(given: &[RawFd]) {
-    complain("uphold: trying again in a second, for its services run");
-    std::thread::sleep(AGAIN);
-    let error = host::execute_again(given);
-    complain(&format!("uphold: cannot execute itself again: {error}"));
 }
 
 /// How a daemon ended.
@@ -120,18 +108,16 @@ pub(super) fn complain(text: &str) {
 
 fn start(options: &Options, boot: bool, descriptors: Inherited) -> Result<End, Refusal> {
     failpoint::arm(host::act);
-    if let Err(error) = host::prepare_reexec() {
+    if let Err(error) = host::prepare_reexec(descriptors.numbers()) {
         complain(&format!(
             "uphold: cannot find its own binary: {error}; it survives no crash and no upgrade"
         ));
     }
     // Signals first: from here on none of them ends uphold. What is taken is no longer ignored.
     host::ignore_terminal_stops();
-    let signals =
-        host::Signals::take().map_err(|error| refuse(format!("uphold: cannot take signals: {error}")))?;
-    let faults = host::handle_faults()
-        .and_then(signals::hear_sent_faults)
-        .map_err(|error| refuse(format!("uphold: cannot start the thread for signals: {error}")))?;
+    let ears = host::Signals::take()
+        .and_then(|signals| Ok((signals, signals::hear_sent_faults(host::handle_faults()?)?)))
+        .map_err(|error| refuse(format!("uphold: cannot take signals: {error}")))?;
     let container = options.init.is_some() && host::in_container();
     let files = Files {
         config: options.config.clone().unwrap_or_else(|| places::default_config(host::uid())),
@@ -154,7 +140,7 @@ fn start(options: &Options, boot: bool, descriptors: Inherited) -> Result<End, R
     let mut before =
         Inheritance::find(&places, descriptors).map_err(|error| refuse(format!("uphold: {error}")))?;
     places.note_logs();
-    let end = begin(options, boot, files, places, &mut before, (signals, faults));
+    let end = begin(options, boot, files, places, &mut before, ears);
     if end.is_err() {
         before.complaints.drain(..).for_each(|(_, complaint)| complain(&format!("uphold: {complaint}")));
         if host::goes_on() {

@@ -16,7 +16,7 @@ use nix::libc::{self, c_int, c_void};
 
 use super::inherited::Inherited;
 use super::mapped::{Mapped, Place};
-use super::reexec::{FAULTS, execute_self, execute_self_alone};
+use super::reexec::{FAULTS, begins, execute_self, execute_self_alone, say_at_once};
 use crate::unit::Signal;
 
 /// The file of the page in the private directory.
@@ -31,6 +31,8 @@ const TEXT: usize = 6 << 10;
 const INPUTS: usize = 8;
 /// So long a panic waits until stderr has taken what is said of it.
 const HEARD: Duration = Duration::from_millis(100);
+/// What is said of a fault is shorter.
+const FAULT: usize = 112;
 /// A stack for handlers: that of the thread may be what is wrong.
 const STACK: usize = 64 << 10;
 
@@ -97,7 +99,6 @@ pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool)
     let Some(page) = page.first() else { return Err(io::ErrorKind::InvalidData.into()) };
     let page = *PAGE.get_or_init(|| page);
     PLACE.get_or_init(|| place);
-    std::panic::set_hook(Box::new(panicked));
     let length = page.length.load(SeqCst).min(TEXT);
     let bytes: Vec<u8> = page.text.iter().take(length).map(|byte| byte.load(SeqCst)).collect();
     let unsaid = (length > 0).then(|| String::from_utf8_lossy(&bytes).into_owned());
@@ -164,9 +165,11 @@ pub fn is_poison(input: u64) -> bool {
     })
 }
 
-/// Handles the signals that report a fault. Those that somebody has sent are none: their numbers come out of
-/// the descriptor, a byte each.
+/// Handles panics, and the signals that report a fault: an image that goes on tries again from here on, and one
+/// that has called [`catch_crashes`] goes on. Those that somebody has sent are none: their numbers come out of the
+/// descriptor, a byte each.
 pub fn handle_faults() -> io::Result<File> {
+    std::panic::set_hook(Box::new(panicked));
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     super::sys::set_nonblocking(&write)?;
     SENT.store(write.as_raw_fd(), SeqCst);
@@ -191,11 +194,13 @@ fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     if name.starts_with("spawn") || name == "log-reader" {
         return say(said);
     }
-    if let Some(page) = PAGE.get() {
+    let page = PAGE.get();
+    if let Some(page) = page {
         page.note(text.bytes());
-        say(said);
-        let errno = execute_self();
-        say(format!("uphold: cannot execute itself after a panic: {errno}\n"));
+    }
+    say(said);
+    if page.is_some() || begins() {
+        execute_self();
     }
 }
 
@@ -225,24 +230,6 @@ impl Page {
         self.times.iter().chain([&self.input]).chain(&self.inputs).chain(&self.often)
     }
 
-    /// Says which thread it was, and where: by an offset into this binary, which a build with symbols has a line for.
-    fn note_fault(&self, signal: &[u8], address: Option<usize>, at: Option<usize>) {
-        let mut thread = [0_u8; 16];
-        // SAFETY: the kernel writes 16 bytes at most.
-        let _ = unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) };
-        let thread = thread.split(|byte| *byte == 0).next().unwrap_or_default();
-        let (begin, end) = ((&raw const __ehdr_start).addr(), (&raw const _end).addr());
-        let (place, at): (&[u8], _) = match at {
-            Some(at) if at >= begin && at < end => (b" at uphold+0x", Some(at - begin)),
-            at => (b" at 0x", at),
-        };
-        let [number, offset] = [address, at].map(|number| hexadecimal(number.unwrap_or_default()));
-        let address: [&[u8]; 2] = if address.is_some() { [b" at address 0x", &number] } else { [b"", b""] };
-        let place: [&[u8]; 2] = if at.is_some() { [place, &offset] } else { [b"", b""] };
-        let parts = [[signal, b""], address, [b" in thread ", thread], place];
-        self.note(parts.iter().flatten().copied().flatten().copied());
-    }
-
     /// Nothing is allocated here.
     fn note(&self, text: impl Iterator<Item = u8>) {
         let mut length = 0;
@@ -270,6 +257,32 @@ impl Page {
             often.fetch_add(1, SeqCst);
         }
     }
+}
+
+/// Which signal it was, in which thread, and where: by an offset into this binary, which a build with symbols has a line
+/// for.
+fn describe<'t>(
+    text: &'t mut [u8; FAULT],
+    signal: &[u8],
+    address: Option<usize>,
+    at: Option<usize>,
+) -> &'t [u8] {
+    let mut thread = [0_u8; 16];
+    // SAFETY: the kernel writes 16 bytes at most.
+    let _ = unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) };
+    let thread = thread.split(|byte| *byte == 0).next().unwrap_or_default();
+    let (begin, end) = ((&raw const __ehdr_start).addr(), (&raw const _end).addr());
+    let (place, at): (&[u8], _) = match at {
+        Some(at) if at >= begin && at < end => (b" at uphold+0x", Some(at - begin)),
+        at => (b" at 0x", at),
+    };
+    let [number, offset] = [address, at].map(|number| hexadecimal(number.unwrap_or_default()));
+    let address: [&[u8]; 2] = if address.is_some() { [b" at address 0x", &number] } else { [b"", b""] };
+    let place: [&[u8]; 2] = if at.is_some() { [place, &offset] } else { [b"", b""] };
+    let parts = [[signal, b""], address, [b" in thread ", thread], place];
+    let bytes = parts.iter().flatten().copied().flatten();
+    let length = text.iter_mut().zip(bytes).map(|(place, byte)| *place = *byte).count();
+    text.get(..length).unwrap_or_default()
 }
 
 /// The address of the instruction at which a signal has come; `None`: nobody can tell on such a machine.
@@ -323,13 +336,22 @@ extern "C" fn fault(number: c_int, info: *mut libc::siginfo_t, context: *mut c_v
         libc::SIGTRAP => b"SIGTRAP",
         _ => b"SIGSYS",
     };
-    if let Some(page) = PAGE.get() {
+    let page = PAGE.get();
+    if page.is_some() || begins() {
         // A thread may have little room for handlers: what faults once more in here leaves all out but the exec.
         if FAULTING.swap(own_tid(), SeqCst) == own_tid() {
-            let _ = execute_self_alone();
+            execute_self_alone();
         } else {
-            page.note_fault(name, has_address.then_some(address), instruction(context));
-            let _ = execute_self();
+            let mut text = [0; FAULT];
+            let text = describe(&mut text, name, has_address.then_some(address), instruction(context));
+            if begins() {
+                // The next attempt may not get to say it.
+                say_at_once(&[text]);
+            }
+            if let Some(page) = page {
+                page.note(text.iter().copied());
+            }
+            execute_self();
         }
     }
     // Without an exec the default is what is left.

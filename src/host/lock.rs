@@ -34,7 +34,6 @@ pub struct Lock(Flock<File>);
 impl Lock {
     /// Stays held, through the exec of an image that could not begin: nobody is to come between.
     pub fn hand_on(self) {
-        reexec::also_hand_on(self.0.as_raw_fd());
         std::mem::forget(self);
     }
 
@@ -105,7 +104,11 @@ pub fn lock_runtime_dir(dir: &Path, inherited: &mut Inherited) -> Result<Lock, L
     let mut unborn = Vec::new();
     let mut locked = loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(locked) => break locked,
+            Ok(locked) => {
+                // Should this image not begin, it is not to be had by another before the next attempt.
+                reexec::also_hand_on(locked.as_raw_fd());
+                break locked;
+            }
             Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
             Err((_, errno)) => return Err(io(errno.into())),
         }

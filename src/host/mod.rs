@@ -81,7 +81,9 @@ pub use left::{left_alive, own_alive, recorded_alive};
 pub use memory::{count, memory, path_of};
 pub use patience::patiently;
 pub use pipes::Pipes;
-pub use reexec::{UNWRITTEN, execute, execute_again, goes_on, open_descriptors, own_path, prepare_reexec};
+pub use reexec::{
+    UNWRITTEN, begun, execute, execute_self, goes_on, open_descriptors, own_path, prepare_reexec,
+};
 pub use signals::{Heard, Signals};
 pub use slots::Slots;
 pub use store::{Deposit, Stored, stored_names};

@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -32,6 +32,10 @@ struct Ready {
     path: PathBuf,
     argv: Pointers,
     envp: Pointers,
+    /// Descriptors that were open when this image began.
+    given: Vec<RawFd>,
+    /// What is said before an image that cannot begin tries again.
+    again: String,
 }
 
 /// Strings as execve wants them.
@@ -66,7 +70,12 @@ const LOOK: Duration = Duration::from_micros(200);
 /// image.
 pub static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 
+/// How long an image that cannot begin waits before it tries again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 static READY: OnceLock<Ready> = OnceLock::new();
+/// [`begins`]
+static BEGINS: AtomicBool = AtomicBool::new(false);
 /// [`also_hand_on`]
 static HANDED_ON: AtomicI32 = AtomicI32::new(-1);
 
@@ -80,7 +89,8 @@ pub fn goes_on() -> bool {
 }
 
 /// Makes what an exec of uphold by itself needs. Call it early: arguments and environment are as they are now.
-pub fn prepare_reexec() -> io::Result<()> {
+/// `given`: the descriptors that were open when this image began.
+pub fn prepare_reexec(given: Vec<RawFd>) -> io::Result<()> {
     // To execute it is all that has to be allowed.
     let image = File::options().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe")?;
     let image = super::sys::above_stdio(image.into())?.into_raw_fd();
@@ -91,12 +101,32 @@ pub fn prepare_reexec() -> io::Result<()> {
         name.push(value);
         name
     });
-    let ready =
-        Ready { image, path, argv: Pointers::new(std::env::args_os()), envp: Pointers::new(environment) };
-    READY.get_or_init(|| ready);
+    let (argv, envp) = (Pointers::new(std::env::args_os()), Pointers::new(environment));
+    READY.get_or_init(|| Ready { image, path, argv, envp, given, again: again() });
+    BEGINS.store(goes_on(), SeqCst);
     // An exec by a descriptor would name the process after that.
     let _ = nix::sys::prctl::set_name(c"uphold");
     Ok(())
+}
+
+fn again() -> String {
+    // Nothing in its pid namespace ends PID 1.
+    let end = match std::process::id() {
+        1 => String::new(),
+        pid => format!("; only `kill -9 {pid}` ends it, and leaves them to the next uphold"),
+    };
+    format!("trying again in a second, for its services run{end}")
+}
+
+/// This image goes on from another one and has taken over nothing yet: should it fail, the next attempt needs what
+/// this one was given, and no more.
+pub(super) fn begins() -> bool {
+    BEGINS.load(SeqCst)
+}
+
+/// It takes over from here on.
+pub fn begun() {
+    BEGINS.store(false, SeqCst);
 }
 
 /// What an image before has handed on; else a path that led to this binary when it was executed; else where the
@@ -159,33 +189,61 @@ pub fn execute(path: &Path) -> io::Error {
     go(libc::AT_FDCWD, &path, 0, |_| true).into()
 }
 
-/// Executes the same binary again, for an image that could not begin. It hands on what it was given, those
-/// descriptors and the lock of the runtime directory ([`Lock::hand_on`](super::Lock::hand_on)): what it has opened itself would be more with each attempt.
-/// Returns only if it cannot.
-pub fn execute_again(given: &[RawFd]) -> io::Error {
-    let image = READY.get().map_or(-1, |ready| ready.image);
-    let also = HANDED_ON.load(SeqCst);
-    go(image, c"", libc::AT_EMPTY_PATH, |fd| fd == also || given.contains(&fd)).into()
-}
-
 /// The next attempt of an image that cannot begin gets this descriptor, too: one at most.
 pub(super) fn also_hand_on(descriptor: RawFd) {
     HANDED_ON.store(descriptor, SeqCst);
 }
 
-/// Executes the same binary again, deleted or not. Returns only if it cannot. May be called by a signal
-/// handler.
-pub(super) fn execute_self() -> Errno {
-    let image = READY.get().map_or(-1, |ready| ready.image);
-    go(image, c"", libc::AT_EMPTY_PATH, |_| true)
+/// Executes the same binary again, deleted or not. May be called by a signal handler. If it cannot, says so, and
+/// returns only where that ends no image that goes on and could not begin: services run, and it may be PID 1.
+pub fn execute_self() {
+    let Some(ready) = READY.get() else { return };
+    loop {
+        ready.wait();
+        let errno = go(ready.image, c"", libc::AT_EMPTY_PATH, |fd| ready.hands_on(fd));
+        say_at_once(&[b"cannot execute itself: ", errno.desc().as_bytes()]);
+        if !begins() {
+            return;
+        }
+    }
 }
 
 /// The same, where there is hardly any stack left to look which descriptors are open.
-pub(super) fn execute_self_alone() -> Errno {
-    let Some(ready) = READY.get() else { return Errno::ENOSYS };
+pub(super) fn execute_self_alone() {
+    let Some(ready) = READY.get() else { return };
     let _ = block_all_but_faults();
-    (3..MANY).for_each(|fd| set_close_on_exec(fd, false));
-    exec(ready, ready.image, c"", libc::AT_EMPTY_PATH)
+    ready.wait();
+    (3..MANY).for_each(|fd| set_close_on_exec(fd, !ready.hands_on(fd)));
+    let _ = exec(ready, ready.image, c"", libc::AT_EMPTY_PATH);
+}
+
+impl Ready {
+    /// The same may happen to the next attempt at once, for ever.
+    fn wait(&self) {
+        if begins() {
+            say_at_once(&[self.again.as_bytes()]);
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// The next image gets this descriptor. What one that cannot begin has opened itself would be more with each
+    /// attempt.
+    fn hands_on(&self, fd: RawFd) -> bool {
+        !begins() || fd == HANDED_ON.load(SeqCst) || self.given.contains(&fd)
+    }
+}
+
+/// Says it on stderr, a line, unless its reader would be waited for. A signal handler may.
+pub(super) fn say_at_once(texts: &[&[u8]]) {
+    for text in [&b"uphold: "[..]].iter().chain(texts).chain(&[&b"\n"[..]]) {
+        let mut stderr = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: it is one, and lives through the call.
+        let _ = unsafe { libc::poll(&raw mut stderr, 1, 0) };
+        if stderr.revents == libc::POLLOUT {
+            // SAFETY: the text lives through the call; -1 is an error.
+            let _ = unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+        }
+    }
 }
 
 /// `passes_over`: which descriptors do.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -184,13 +183,9 @@ async fn the_end_of_a_fifo_leaves_one_that_has_its_path_before_it_is_read() {
     let bench = Bench::new();
     let path = bench.dir.path().join("web.1.out");
     make_fifo(&path);
-    let options = |write: bool| {
-        let mut options = fs::File::options();
-        options.read(true).write(write).custom_flags(nix::libc::O_NONBLOCK);
-        options
-    };
-    let ours = options(false).open(&path).unwrap();
-    let mut service = options(true).open(&path).unwrap();
+    let mut service = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let ours = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&path).unwrap();
+    let ours = ours.into_nonblocking_fd().unwrap();
     // A start has taken the path meanwhile.
     fs::remove_file(&path).unwrap();
     make_fifo(&path);
@@ -198,7 +193,7 @@ async fn the_end_of_a_fifo_leaves_one_that_has_its_path_before_it_is_read() {
         instance: name("web"),
         run: Run(1),
         stderr: false,
-        pipe: ours.into(),
+        pipe: ours,
         path: Some(path.clone()),
         logs: bare(),
         begins: Begins::Seamlessly,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -300,7 +301,7 @@ fn a_binary_that_cannot_take_over_changes_nothing() {
         let pid = uphold.until("web", "running").main_pid("web");
         let new = uphold.path("new");
         fs::write(&new, content).unwrap();
-        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
         fs::rename(&new, uphold.path("uphold")).unwrap();
         let (code, _, err) = uphold.ctl(&["upgrade"]);
         assert!(code == 1 && err.contains(why), "{code}: {err}");
@@ -402,7 +403,6 @@ fn an_image_that_cannot_begin_leaves_nothing_more_open_with_each_attempt() {
     std::os::unix::fs::symlink(&aside, uphold.path("link")).unwrap();
     fs::rename(uphold.path("link"), &runs).unwrap();
     uphold.fail("recorded 1 panic").signal(Signal::SIGHUP);
-    let attempts = |uphold: &Uphold| uphold.stderr().matches("trying again in a second").count();
     let open = || fs::read_dir(format!("/proc/{}/fd", uphold.pid())).unwrap().count();
     uphold.eventually("an attempt", |uphold| attempts(uphold) == 2);
     let before = open();
@@ -412,6 +412,82 @@ fn an_image_that_cannot_begin_leaves_nothing_more_open_with_each_attempt() {
     // What it has to say is said by the first that begins.
     uphold.until_own_event("Crashed uphold crashed and goes on: ");
     assert_eq!((image(&uphold), uphold.main_pid("web")), (2, pid));
+}
+
+/// So many attempts to begin that have come to nothing were said.
+fn attempts(uphold: &Uphold) -> usize {
+    uphold.stderr().matches("trying again in a second").count()
+}
+
+#[test]
+fn an_image_that_crashes_before_it_can_begin_tries_again() {
+    let text = "command = [\"sh\", \"-c\", \"i=0; while echo $((i += 1)); do sleep 0.01; done\"]\n";
+    for (point, action, said) in [
+        ("locked", "panic", "the test wants a panic at locked"),
+        ("locked", "segv", "uphold: SIGSEGV at address 0x0000000000000008\n"),
+        ("locked", "abort", "uphold: SIGABRT\n"),
+        ("assembled", "panic", "the test wants a panic at assembled"),
+    ] {
+        let uphold = Uphold::fallible().unit("web", text).start();
+        uphold.eventually("it has said something", |uphold| !uphold.log("web").is_empty());
+        let pid = uphold.main_pid("web");
+        let open = || fs::read_dir(format!("/proc/{}/fd", uphold.pid())).unwrap().count();
+        uphold.fail(&[1, 2].map(|count| format!("{point} {count} {action}")).join("\n"));
+        uphold.signal(Signal::SIGUSR2).eventually("an attempt", |uphold| attempts(uphold) == 1);
+        let before = open();
+        // Nobody else gets in between.
+        let output = uphold.run();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        uphold.eventually("one more", |uphold| attempts(uphold) == 2);
+        assert_eq!(open(), before, "{}", uphold.stderr());
+        assert_eq!(uphold.stderr().matches(said).count(), 2, "{}", uphold.stderr());
+        uphold.eventually("it has begun", |uphold| image(uphold) >= 2);
+        assert_eq!((uphold.main_pid("web"), attempts(&uphold)), (pid, 2));
+        let lines = uphold.log("web").len();
+        uphold.eventually("more lines", |uphold| uphold.log("web").len() > lines);
+        let lines = uphold.log("web");
+        assert!(lines.iter().zip(1..).all(|(line, number)| *line == number.to_string()), "{lines:?}");
+    }
+}
+
+#[test]
+fn an_image_that_tries_again_says_what_ends_it() {
+    let mut uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let main = uphold.until("web", "running").main_pid("web");
+    uphold.fail("locked 1 panic\nlocked 2 panic").signal(Signal::SIGUSR2);
+    uphold.until_said(&format!(
+        "; only `kill -9 {}` ends it, and leaves them to the next uphold",
+        uphold.pid()
+    ));
+    uphold.kill();
+    uphold.fail("");
+    uphold.again();
+    assert_eq!((image(&uphold), uphold.main_pid("web")), (1, main));
+}
+
+#[test]
+fn an_image_that_can_neither_begin_nor_execute_itself_tries_again() {
+    let uphold = Uphold::fallible().own_binary().unit("web", SLEEP).start();
+    let main = uphold.until("web", "running").main_pid("web");
+    let mode = |mode| fs::set_permissions(uphold.path("uphold"), PermissionsExt::from_mode(mode)).unwrap();
+    let plan: Vec<String> = (1..30).map(|count| format!("locked {count} panic")).collect();
+    uphold.fail(&plan.join("\n")).signal(Signal::SIGUSR2);
+    uphold.eventually("an attempt", |uphold| attempts(uphold) > 0);
+    mode(0o600);
+    uphold.until_said("uphold: cannot execute itself: Permission denied\n");
+    uphold.fail("");
+    mode(0o755);
+    until_image(&uphold, 2);
+    assert_eq!(uphold.main_pid("web"), main);
+}
+
+#[test]
+fn a_first_start_that_crashes_ends_and_says_so() {
+    let uphold = Uphold::fallible().unit("web", SLEEP);
+    let output = uphold.fail("locked 1 panic").run();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(101), "{said}");
+    assert!(said.contains("uphold: panic in thread main: ") && !said.contains("again"), "{said}");
 }
 
 #[test]
@@ -513,6 +589,22 @@ fn as_pid_1_it_survives_crash_and_upgrade() {
     // A signal that the kernel itself would not give to PID 1, and that somebody sent.
     assert_eq!(uphold.ctl(&["restart", "web"]).0, 0);
     uphold.until("web", "running");
+}
+
+#[test]
+fn as_pid_1_an_image_that_crashes_before_it_can_begin_tries_again() {
+    if !is_root() {
+        return skip("a pid namespace needs root");
+    }
+    let uphold = fallible_pid_1();
+    let pid = uphold.until("web", "running").main_pid("web");
+    uphold.fail("locked 1 panic\nlocked 2 segv");
+    let mut asks = uphold.ctl_command(&["upgrade"]).spawn().unwrap();
+    until_image(&uphold, 2);
+    assert!(asks.wait().unwrap().success());
+    assert_eq!((uphold.main_pid("web"), attempts(&uphold)), (pid, 2));
+    // Nothing ends PID 1.
+    assert!(!uphold.stderr().contains("kill -9"), "{}", uphold.stderr());
 }
 
 #[test]
