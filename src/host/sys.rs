@@ -26,7 +26,7 @@ pub(super) fn open_file(path: &Path) -> io::Result<File> {
     if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(Errno::ENXIO.into()) }
 }
 
-/// Reads a file to its end, and waits for nobody, as [`open_file`].
+/// Reads a file to its end, and waits for nobody: what is neither a file nor a directory is ENXIO.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_file(path)?.read_to_end(&mut bytes)?;
