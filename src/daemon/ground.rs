@@ -163,9 +163,9 @@ fn cannot_make(error: PlaceError) -> String {
     }
 }
 
-/// Files of single streams, which the log thread removes at their ends.
-fn is_of_stream(name: &OsString) -> bool {
-    [".out", ".err", ".part"].iter().any(|end| name.as_bytes().ends_with(end.as_bytes()))
+/// Files of single runs and their streams, which go with them.
+fn is_of_run(name: &OsString) -> bool {
+    [".out", ".err", ".part", ".kin"].iter().any(|end| name.as_bytes().ends_with(end.as_bytes()))
 }
 
 impl Daemon {
@@ -190,7 +190,8 @@ impl Daemon {
         let Some(runtime) = self.ground.runtime.clone() else { return };
         let names = std::mem::take(&mut self.ground.gone);
         failpoint::reach("putting-back");
-        if !names.is_empty() && names.iter().all(is_of_stream) {
+        if !names.is_empty() && names.iter().all(is_of_run) {
+            self.host.put_back();
             return self.logs.put_back(None, Some(names));
         }
         let mut back = Vec::new();
@@ -312,6 +313,7 @@ impl Daemon {
             }
         }
         self.logs.put_back(region, None);
+        self.host.put_back();
         if back.len() > before || !self.journal.is_whole() {
             self.journal.renew(&self.engine).map_err(|error| format!("private/state: {error}"))?;
             back.push("private/state");

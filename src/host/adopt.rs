@@ -220,7 +220,7 @@ impl Host {
             self.say_unproven(&order, pid);
         }
         let uid = || Identity::of(&order.unit).map_or(0, |identity| identity.uid);
-        let found_by = match (leaf, begun.filter(|_| !unproven), marker) {
+        let mut found_by = match (leaf, begun.filter(|_| !unproven), marker) {
             (Some(leaf), _, _) => FoundBy::Cgroup(leaf),
             (None, Some(record), marker) => {
                 // Who it ran as is not on record where uphold did not live to look.
@@ -240,6 +240,9 @@ impl Host {
                 return;
             }
         };
+        if let FoundBy::Kin(kin) = &mut found_by {
+            self.keep_kin(kin, &stem, true);
+        }
         let (main, main_alive, ended) = match found {
             Found::Child => (Main::Child, true, None),
             Found::Other(other) | Found::Kept(other) => {
@@ -334,8 +337,7 @@ impl Host {
     /// Cgroups of runs that were over, of which something lived or nobody knew.
     fn discard_leaves(&mut self, wanted: &HashSet<Run>) {
         for (stem, leaf) in self.base.as_ref().map(Base::leaves).unwrap_or_default() {
-            let run = stem.rsplit_once('.').and_then(|(_, run)| run.parse().ok()).map(Run);
-            if !run.is_some_and(|run| wanted.contains(&run)) {
+            if !is_of(&stem, wanted) {
                 self.discard(leaf);
             }
         }
@@ -349,9 +351,15 @@ impl Host {
         let mut all = stored.pipes();
         all.retain(|(_, run, _)| !wanted.contains(run));
         let passed = all.len();
-        for found in files.filter_map(|entry| entry.file_name().to_str().and_then(fifo::named)) {
-            if !wanted.contains(&found.1) && !all.iter().take(passed).any(|one| *one == found) {
-                all.push(found);
+        for entry in files {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if let Some(found) = fifo::named(name) {
+                if !wanted.contains(&found.1) && !all.iter().take(passed).any(|one| *one == found) {
+                    all.push(found);
+                }
+            } else if name.strip_suffix(".kin").is_some_and(|stem| !is_of(stem, wanted)) {
+                let _ = std::fs::remove_file(entry.path());
             }
         }
         for (instance, run, stream) in all {
@@ -485,6 +493,12 @@ impl Host {
         };
         [Stream::Stdout, Stream::Stderr].into_iter().filter_map(open).collect()
     }
+}
+
+/// What has this stem is of one of these runs.
+fn is_of(stem: &str, runs: &HashSet<Run>) -> bool {
+    let run = stem.rsplit_once('.').and_then(|(_, run)| run.parse().ok()).map(Run);
+    run.is_some_and(|run| runs.contains(&run))
 }
 
 /// With the start that is known of it, by whomever it was stored.

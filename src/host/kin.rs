@@ -1,17 +1,20 @@
 //! A run's processes where there is no cgroup: its session and process group, descent from what is known
 //! to be its own, and the marker UPHOLD_RUN in the environment. What leaves all of these cannot be found.
+//!
+//! Descent ends with the parent: who was found is kept in a file, NAME.RUN.kin in the private directory, for the
+//! uphold that comes after an upgrade, a crash or a kill. A pid and its start are proof.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 
 use super::prepare::passing;
-use super::sys;
+use super::{slots, sys};
 use crate::file_id::FileId;
 use crate::unit::Signal;
 
@@ -32,6 +35,12 @@ pub(super) struct Kin {
     unseen: Option<Vec<PathBuf>>,
     /// Processes found before, by pid and start: a pid alone may be used again.
     known: HashMap<i32, u64>,
+    /// Where they are kept for the next uphold; empty, which cannot be written: nowhere.
+    file: PathBuf,
+    /// What is to stand there, a word for each.
+    kept: Vec<u8>,
+    /// It could not be written.
+    lacks: bool,
 }
 
 /// A process as /proc shows it.
@@ -65,7 +74,35 @@ impl Kin {
     /// Of a main process that started at this tick, and may be gone.
     pub(super) fn since(main: i32, born: u64, session: bool, uid: u32, marker: Option<&str>) -> Kin {
         let marker = marker.map(|marker| format!("UPHOLD_RUN={marker}").into_bytes());
-        Kin { main, born, session, uid, marker, unseen: None, known: HashMap::from([(main, born)]) }
+        let known = HashMap::from([(main, born)]);
+        Kin {
+            main,
+            born,
+            session,
+            uid,
+            marker,
+            unseen: None,
+            known,
+            file: PathBuf::new(),
+            kept: Vec::new(),
+            lacks: false,
+        }
+    }
+
+    /// Who is found is kept in this file from now on. `goes_on`: what lies there an uphold before has kept. Else it is
+    /// of a dead run.
+    pub(super) fn keep_in(&mut self, file: PathBuf, goes_on: bool) {
+        self.file = file;
+        if goes_on {
+            self.kept = fs::read(&self.file).unwrap_or_default();
+        } else {
+            self.forget();
+        }
+        for word in self.kept.as_chunks().0 {
+            let (pid, start) = slots::unpaired(u64::from_le_bytes(*word));
+            // What stands further behind is older.
+            self.known.entry(pid).or_insert(start);
+        }
     }
 
     /// This uphold never saw the main process alive. The run has these FIFOs.
@@ -80,7 +117,7 @@ impl Kin {
             return Ok(Vec::new());
         }
         let own = std::process::id().cast_signed();
-        let procs: Vec<Proc> =
+        let mut procs: Vec<Proc> =
             snapshot()?.into_iter().filter(|proc| proc.start >= self.born && proc.pid != own).collect();
         // The kernel keeps a number from being used again while a group or session has it: a new process of
         // that number says that both are gone, and what has it now is a stranger's.
@@ -91,20 +128,51 @@ impl Kin {
             procs.iter().filter(|proc| self.is_kin(proc, stranger)).map(|proc| proc.pid).collect();
         loop {
             let before = members.len();
-            members.extend(
-                procs
-                    .iter()
-                    .filter(|proc| members.contains(&proc.parent))
-                    .map(|proc| proc.pid)
-                    .collect::<Vec<_>>(),
-            );
+            for proc in &procs {
+                if members.contains(&proc.parent) {
+                    members.insert(proc.pid);
+                }
+            }
             if members.len() == before {
                 break;
             }
         }
-        let found: Vec<&Proc> = procs.iter().filter(|proc| members.contains(&proc.pid)).collect();
-        self.known = found.iter().map(|proc| (proc.pid, proc.start)).collect();
-        Ok(found.iter().filter(|proc| !proc.zombie).map(|proc| proc.pid).collect())
+        procs.retain(|proc| members.contains(&proc.pid));
+        self.known = procs.iter().map(|proc| (proc.pid, proc.start)).collect();
+        self.keep(&procs);
+        Ok(procs.iter().filter(|proc| !proc.zombie).map(|proc| proc.pid).collect())
+    }
+
+    /// Whose parent has ended is known to the next uphold by this alone. The main process alone is on record elsewhere.
+    fn keep(&mut self, found: &[Proc]) {
+        let mut words = Vec::new();
+        for proc in found {
+            words.extend_from_slice(&slots::paired(proc.pid, proc.start).to_le_bytes());
+        }
+        if found.iter().any(|proc| proc.pid != self.main) && (self.lacks || self.kept != words) {
+            self.kept = words;
+            // Nothing fails for want of this: the next uphold knows less then. It is tried again after the next look.
+            self.lacks = self.write().is_err();
+        }
+    }
+
+    /// What stood there is not cut off: all of it was this run's.
+    fn write(&self) -> io::Result<()> {
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.file)?;
+        file.write_all_at(&self.kept, 0)
+    }
+
+    /// Somebody has removed the file, or the directory.
+    pub(super) fn put_back(&self) {
+        if !self.kept.is_empty() {
+            let _ = self.write();
+        }
+    }
+
+    /// The run is over.
+    pub(super) fn forget(&self) {
+        let _ = fs::remove_file(&self.file);
     }
 
     fn is_kin(&self, proc: &Proc, stranger: bool) -> bool {
@@ -266,7 +334,8 @@ pub(super) fn descendants(of: i32) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Command;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
 
     /// A session whose leader is gone, as a daemon leaves it: the leader's pid, and the one that is left.
     fn daemon(script: &str, marker: &str) -> (i32, i32) {
@@ -302,6 +371,72 @@ mod tests {
             let expected = if is_kin { vec![left] } else { vec![] };
             assert_eq!(unseen, [expected.clone(), expected], "{script}");
         }
+    }
+
+    /// A process and its child, which has a session of its own and no marker. It ends with its stdin.
+    fn parent_and_child() -> (Child, i32) {
+        let mut command = Command::new("sh");
+        command.args(["-c", "setsid env -i sleep 600 >/dev/null & echo $!; exec cat"]);
+        let mut parent = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(parent.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        (parent, line.trim().parse().unwrap())
+    }
+
+    #[test]
+    fn who_was_known_by_descent_alone_is_known_to_the_next_uphold() {
+        let _alone = crate::alone::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let [path, stale] = ["web.1.kin", "web.7.kin"].map(|name| dir.path().join(name));
+        fs::write(&path, [1; 16]).unwrap();
+        let (mut parent, child) = parent_and_child();
+        let main = parent.id().cast_signed();
+        let mut first = Kin::new(main, false, 0, None);
+        first.keep_in(path.clone(), false);
+        let (born, fresh) = (first.born, !path.exists());
+        let found: HashSet<i32> = first.find(true).unwrap().into_iter().collect();
+        // Whoever has removed the directory.
+        let mut second = Kin::new(main, false, 0, None);
+        second.keep_in(dir.path().join("private/web.1.kin"), false);
+        second.find(true).unwrap();
+        fs::create_dir(dir.path().join("private")).unwrap();
+        second.put_back();
+        let late = fs::read(&second.file).unwrap();
+        drop(parent.stdin.take());
+        parent.wait().unwrap();
+        let next = |words: &[u64]| {
+            fs::write(&stale, words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()).unwrap();
+            let mut kin = Kin::since(main, born, false, 0, None);
+            kin.keep_in(if words.is_empty() { path.clone() } else { stale.clone() }, true);
+            kin.find(false).unwrap()
+        };
+        let kept = fs::read(&path).unwrap();
+        let (known, other) = (next(&[]), next(&[slots::paired(child, started(child) - 1)]));
+        // Whoever has removed it.
+        fs::remove_file(&path).unwrap();
+        first.put_back();
+        let again = fs::read(&path).unwrap();
+        sys::kill(child, Signal::KILL).unwrap();
+        assert!(fresh);
+        assert_eq!((found, kept.len()), (HashSet::from([main, child]), 16));
+        assert_eq!((known, other), (vec![child], vec![]));
+        assert_eq!([again, late], [kept.clone(), kept]);
+        first.forget();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_main_process_that_is_alone_is_kept_nowhere_else() {
+        let _alone = crate::alone::alone();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("web.1.kin");
+        let mut main = Command::new("sleep").arg("600").spawn().unwrap();
+        let mut kin = Kin::new(main.id().cast_signed(), false, 0, None);
+        kin.keep_in(path.clone(), false);
+        let found = kin.find(true).unwrap();
+        main.kill().unwrap();
+        main.wait().unwrap();
+        assert_eq!((found, kin.kept.len(), path.exists()), (vec![main.id().cast_signed()], 0, false));
     }
 
     #[test]

@@ -467,6 +467,15 @@ impl Host {
         self.slots.renew(private)
     }
 
+    /// The same for what is kept of single runs.
+    pub fn put_back(&self) {
+        for living in self.runs.values() {
+            if let runs::FoundBy::Kin(kin) = &living.found_by {
+                kin.put_back();
+            }
+        }
+    }
+
     /// The directory in which the cgroups of all runs are; `None`: there are none.
     pub fn cgroups(&self) -> Option<&Path> {
         self.base.as_ref().map(cgroup::Base::path)

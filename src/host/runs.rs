@@ -186,7 +186,9 @@ impl Host {
             Some(leaf) => FoundBy::Cgroup(leaf),
             None => {
                 let marker = (!order.foreground).then(|| marker(&order, &self.settings.token));
-                FoundBy::Kin(Kin::new(pid, !order.foreground, started.uid, marker.as_deref()))
+                let mut kin = Kin::new(pid, !order.foreground, started.uid, marker.as_deref());
+                self.keep_kin(&mut kin, &launch::stem(&instance, run), false);
+                FoundBy::Kin(kin)
             }
         };
         let leave = order.unit.stop.leave;
@@ -198,6 +200,13 @@ impl Host {
         // Before it may be reaped.
         let deposits = self.deposits(run, || sys::pidfd_open(pid).ok(), &started.output);
         self.say(News::Spawned { instance, run, pid: pid.cast_unsigned(), output: started.output, deposits });
+    }
+
+    /// Keeps what is known of a run for the next uphold. Without a private directory it is known to this image alone.
+    pub(super) fn keep_kin(&self, kin: &mut Kin, stem: &str, goes_on: bool) {
+        if let Some(dir) = &self.settings.private {
+            kin.keep_in(dir.join(format!("{stem}.kin")), goes_on);
+        }
     }
 
     /// A main process has ended.
@@ -267,9 +276,12 @@ impl Host {
 
     pub(super) fn emptied(&mut self, key: &Key) {
         let Some(living) = self.runs.remove(key) else { return };
-        if let FoundBy::Cgroup(leaf) = living.found_by {
-            self.garbage.push((leaf, living.watched));
-            self.collect_garbage();
+        match living.found_by {
+            FoundBy::Cgroup(leaf) => {
+                self.garbage.push((leaf, living.watched));
+                self.collect_garbage();
+            }
+            FoundBy::Kin(kin) => kin.forget(),
         }
         let (instance, run) = key.clone();
         self.say(News::Emptied { instance, run });

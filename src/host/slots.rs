@@ -70,6 +70,11 @@ pub(super) fn paired(pid: i32, start: u64) -> u64 {
     start << PID | u64::from(pid.cast_unsigned()) & ((1 << PID) - 1)
 }
 
+/// The pid and the start in such a word.
+pub(super) fn unpaired(word: u64) -> (i32, u64) {
+    (((word & ((1 << PID) - 1)) as u32).cast_signed(), word >> PID)
+}
+
 /// The start of this pid that uphold has stored, else the one that is paired with it.
 fn either(pid: i32, start: u64, early: u64) -> u64 {
     if start == 0 && early == paired(pid, early >> PID) { early >> PID } else { start }

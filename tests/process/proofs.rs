@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::dsl::*;
+use crate::goes_on::until_image;
 
 /// Root that may look into nobody else's processes, in a mount namespace in which there is nothing to make a cgroup
 /// in: as Docker has it, with its own set of capabilities and a cgroup that is read-only.
@@ -250,7 +251,7 @@ policy = \"never\"
     }
     // It crashes before it has heard of that.
     uphold.signal(Signal::SIGUSR2).signal(Signal::SIGCONT);
-    crate::goes_on::until_image(&uphold, 3);
+    until_image(&uphold, 3);
     let exit = uphold.until_view("web", "its end", |view| view["state"] == "failed").view("web")["last_exit"]
         .clone();
     assert!(exit["code"] == 7 || !the_kernel_tells_of_the_dead(), "{exit}");
@@ -276,6 +277,90 @@ fn what_a_stop_waits_for_is_waited_for_by_the_next_image_where_nothing_but_a_num
     assert!(uphold.state("web") == "stopping" || !is_alive(left), "{}", uphold.stderr());
     uphold.until("web", "inactive");
     assert!(!is_alive(left), "{}", uphold.stderr());
+}
+
+/// Without cgroups, a unit with a child that has a session of its own, neither its environment nor its output, and
+/// does not go when it is told: it is known by descent alone, which is lost with the main process.
+fn with_a_descendant(timeout: &str) -> Option<(Uphold, i32, i32)> {
+    if !is_root() {
+        skip("only root can mount");
+        return None;
+    }
+    let left = "setsid env -i sh -c 'trap : TERM; while :; do sleep 0.05; done' >/dev/null 2>&1 & echo $!";
+    let text =
+        format!("command = [\"sh\", \"-c\", \"{left}; exec sleep 600\"]\n[stop]\ntimeout = \"{timeout}\"\n");
+    let line =
+        "for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do umount -l $at; done; exec \"$@\"";
+    let uphold = Uphold::fallible().further_under(&["unshare", "-m", "sh", "-c", line, "sh"]);
+    let uphold = uphold.unit("web", &text).start();
+    uphold.until("web", "running");
+    uphold.eventually("it has said it", |uphold| uphold.log("web").len() == 1);
+    let (main, left) = (uphold.main_pid("web"), uphold.log("web")[0].parse::<i32>().unwrap());
+    // It is not what it will be before that.
+    let session = |pid: i32| nix::unistd::getsid(Some(Pid::from_raw(pid))).map(Pid::as_raw);
+    uphold.eventually("it has its session", |_| session(left) == Ok(left));
+    Some((uphold, main, left))
+}
+
+/// What is kept of it for the next uphold.
+fn kept_kin(uphold: &Uphold) -> Vec<String> {
+    let files = fs::read_dir(uphold.path("run/private")).unwrap().flatten();
+    let names = files.map(|file| file.file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".kin")).collect()
+}
+
+#[test]
+fn a_stop_that_the_next_image_or_uphold_goes_on_with_waits_for_who_is_known_by_descent_alone() {
+    for (how, verb) in [("upgrade", "stop"), ("segv", "stop"), ("kill", "stop"), ("upgrade", "restart")] {
+        let Some((mut uphold, main, left)) = with_a_descendant("1s") else { return };
+        if how != "upgrade" {
+            uphold.fail(&format!("reaped 1 {how}"));
+        }
+        // uphold may be gone before it answers.
+        let _ = uphold.ctl(&[verb, "--no-wait", "web"]);
+        match how {
+            "kill" => {
+                uphold.exit();
+                uphold.again();
+            }
+            "segv" => until_image(&uphold, 2),
+            _ => {
+                uphold.eventually("its main process is over", |_| !is_alive(main));
+                assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+            }
+        }
+        if verb == "stop" {
+            uphold.until("web", "inactive");
+        } else {
+            uphold.until_view("web", "another process", |view| {
+                view["state"] == "running" && view["pid"] != main
+            });
+        }
+        let outlives = is_alive(left);
+        // It is nobody's any more.
+        if outlives {
+            let _ = kill(Pid::from_raw(left), Signal::SIGKILL);
+        }
+        assert!(!outlives, "{how} {verb}: {}", uphold.stderr());
+        assert_eq!(kept_kin(&uphold), [""; 0], "{how} {verb}");
+    }
+}
+
+#[test]
+fn who_is_known_by_descent_alone_is_kept_again_where_somebody_has_taken_the_file_or_the_directory() {
+    let Some((uphold, main, left)) = with_a_descendant("30s") else { return };
+    assert_eq!(uphold.ctl(&["stop", "--no-wait", "web"]).0, 0);
+    uphold.eventually("its main process is over", |_| !is_alive(main));
+    uphold.eventually("it is kept", |uphold| !kept_kin(uphold).is_empty());
+    let path = uphold.path("run/private").join(&kept_kin(&uphold)[0]);
+    let is_back = |_: &Uphold| fs::read(&path).is_ok_and(|words| words.len() >= 8);
+    fs::remove_file(&path).unwrap();
+    uphold.eventually("the file is back", is_back);
+    fs::rename(uphold.path("run"), uphold.path("elsewhere")).unwrap();
+    uphold.eventually("all is back", is_back);
+    kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
+    uphold.until("web", "inactive");
+    assert_eq!(kept_kin(&uphold), [""; 0]);
 }
 
 #[test]
