@@ -211,6 +211,81 @@ fn a_client_that_is_in_and_has_not_asked_yet_is_answered_by_the_image_that_follo
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
+/// Sets it in the end.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks on a connection that is kept for the next request, and gives the answer.
+fn ask_on(client: &mut UnixStream, request: &str) -> std::io::Result<String> {
+    client.write_all(format!("{request} HTTP/1.1\r\nHost: uphold\r\n\r\n").as_bytes())?;
+    let (mut answer, mut length) = (String::new(), None);
+    while length.is_none_or(|length| answer.len() < length) {
+        let mut part = [0; 1 << 16];
+        let count = client.read(&mut part)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.push_str(std::str::from_utf8(&part[..count]).unwrap());
+        length = answer.find("\r\n\r\n").map(|end| {
+            let header = answer.split("content-length: ").nth(1).unwrap();
+            end + 4 + header.split("\r\n").next().unwrap().parse::<usize>().unwrap()
+        });
+    }
+    Ok(answer)
+}
+
+#[test]
+fn a_connection_that_is_kept_between_requests_outlives_upgrades_and_a_crash() {
+    let uphold = Uphold::fallible().unit("web", "command = [\"sleep\", \"600\"]\n").start();
+    uphold.until("web", "running");
+    let connect = || {
+        let client = UnixStream::connect(uphold.socket()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let fine = |client: &mut UnixStream| {
+        let answer = ask_on(client, "GET /v1/units/web").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("}\n"), "{answer}");
+    };
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = connect();
+                while !over.load(Ordering::Relaxed) {
+                    fine(&mut client);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Also where what follows fails.
+        let _over = Over(&over);
+        for image in 2..22 {
+            // One that asks for the upgrade itself rests, too.
+            let [mut rests, mut asks] = [connect(), connect()];
+            fine(&mut rests);
+            let before = asked.load(Ordering::Relaxed);
+            let answer = ask_on(&mut asks, "POST /v1/upgrade").unwrap();
+            assert!(answer.starts_with("HTTP/1.1 202 Accepted"), "{answer}");
+            until_image(&uphold, image);
+            fine(&mut rests);
+            fine(&mut asks);
+            uphold.eventually("all are answered", |_| asked.load(Ordering::Relaxed) > before + 4);
+        }
+    });
+    let mut rests = connect();
+    fine(&mut rests);
+    uphold.fail("command 1 segv");
+    let _ = uphold.http("POST /v1/units/web/start");
+    until_image(&uphold, 22);
+    fine(&mut rests);
+}
+
 #[test]
 fn fifty_clients_are_answered_during_twenty_upgrades() {
     let uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n");
