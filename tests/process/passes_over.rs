@@ -375,3 +375,24 @@ fn an_unfinished_line_that_goes_to_no_file_is_shown_once_by_every_image() {
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert!(shown(&uphold), "{}", uphold.view("web")["output"]);
 }
+
+#[test]
+fn an_upgrade_that_a_kill_and_a_start_come_before_is_said_to_be_that() {
+    // The second time images are counted from 1 on while it was the second one before.
+    for upgrades in 0..2 {
+        let mut uphold = Uphold::fallible().unit("web", "command = [\"sleep\", \"600\"]\n").start();
+        uphold.until("web", "running");
+        for _ in 0..upgrades {
+            assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+        }
+        uphold.fail("executing 1 kill");
+        let asks = uphold.ctl_command(&["upgrade"]).stderr(Stdio::piped()).spawn().unwrap();
+        uphold.exit();
+        uphold.again();
+        let output = asks.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is =
+            format!("started anew meanwhile, and is {} now, pid {}", env!("CARGO_PKG_VERSION"), uphold.pid());
+        assert!(output.status.code() == Some(1) && said.contains(&is), "{said}");
+    }
+}
