@@ -30,3 +30,4 @@ pub mod plan;
 pub mod probe;
 mod task;
 pub mod unit;
+mod wire;

@@ -7,20 +7,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module, and the modules that it may name. `main`, `lib`, `cli` and `daemon` join all the others.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("alone", &[]),
     ("failpoint", &[]),
     ("file_id", &[]),
     ("task", &[]),
     ("unit", &[]),
+    ("wire", &[]),
     ("plan", &["unit"]),
     ("engine", &["plan", "unit"]),
     ("api", &["engine", "unit"]),
     ("host", &["alone", "api", "engine", "failpoint", "file_id", "plan", "task", "unit"]),
-    ("probe", &["api", "engine", "plan", "unit"]),
+    ("probe", &["api", "engine", "plan", "unit", "wire"]),
     ("logs", &["alone", "api", "engine", "failpoint", "file_id", "plan", "unit"]),
-    ("control", &["api", "engine", "plan", "task", "unit"]),
-    ("ctl", &["alone", "api", "engine", "plan", "task", "unit"]),
+    ("control", &["api", "engine", "plan", "task", "unit", "wire"]),
+    ("ctl", &["alone", "api", "engine", "plan", "task", "unit", "wire"]),
     ("lib", &[]),
 ];
 const JOINTS: [&str; 3] = ["main", "cli", "daemon"];

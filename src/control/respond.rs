@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::permissions::{Access, hide_configuration};
 use super::routes::Refusal;
-use super::{Call, Reply, busy, follow};
+use super::{Call, Reply, follow};
 use crate::api::{Problem, Units};
+use crate::wire;
 
 /// Of every body but a problem, also where it is one value a line.
 const JSON: &str = "application/json";
@@ -27,8 +28,8 @@ const CHUNK: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Body {
     content: Content,
-    /// It is waited for before uphold is replaced.
-    pub(super) one: Option<busy::One>,
+    /// Until hyper has all of it.
+    pub(super) one: Option<wire::Answer>,
 }
 
 /// What a response carries.

@@ -1,18 +1,21 @@
 //! Connections: each is a task that reads requests, has them answered, and ends by itself.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use hyper::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +29,7 @@ use super::routes::{Refusal, Route};
 use super::{Call, Peer, Permissions, Request, busy};
 use crate::api::Problem;
 use crate::task;
+use crate::wire::{self, Course, Wire};
 
 /// How long a client may take to send a request's head, then its body, and how long a connection may idle.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +42,8 @@ const HEAD_LIMIT: usize = 16 << 10;
 
 /// Whether something of a connection can be read; `WouldBlock`: not yet.
 pub type Reads = fn(&UnixStream) -> io::Result<()>;
+/// All that was read of a connection is answered.
+pub type Rests = fn(&UnixStream);
 
 /// Serves connections.
 #[derive(Debug)]
@@ -51,6 +57,7 @@ pub struct Server {
     held: watch::Sender<bool>,
     busy: Busy,
     reads: Reads,
+    rests: Rests,
     pub(super) overflow_uid: u32,
     pub(super) timeout: Duration,
 }
@@ -58,11 +65,12 @@ pub struct Server {
 impl Server {
     /// A server that sends its requests there. The permissions may change: the next request is judged by
     /// those of then, and what is being followed goes on. `reads` tells when something of a connection may be
-    /// read: until then, another image could go on with it.
+    /// read: until then, and again once `rests` was told, another image could go on with it.
     pub fn new(
         permissions: watch::Receiver<Permissions>,
         requests: mpsc::Sender<Request>,
         reads: Reads,
+        rests: Rests,
     ) -> Server {
         Server {
             permissions,
@@ -72,6 +80,7 @@ impl Server {
             held: watch::Sender::new(false),
             busy: Busy::default(),
             reads,
+            rests,
             overflow_uid: overflow_uid(),
             timeout: TIMEOUT,
         }
@@ -101,8 +110,10 @@ impl Server {
             refused,
             busy: self.busy.clone(),
             reads: self.reads,
+            rests: self.rests,
             held: self.held(),
-            asking: Mutex::new(None),
+            owed: Mutex::new(None),
+            course: Arc::default(),
         });
         let ending = self.ending.subscribe();
         task::detached(async move {
@@ -157,20 +168,36 @@ struct Session {
     refused: Option<Problem>,
     busy: Busy,
     reads: Reads,
+    rests: Rests,
     held: watch::Receiver<bool>,
-    /// From the first byte of the first request until that is understood.
-    asking: Mutex<Option<busy::One>>,
+    /// From the first byte of a request until its answer is sent, or is known to take long.
+    owed: Mutex<Option<busy::One>>,
+    course: Arc<Course>,
 }
 
 impl Session {
     async fn run(self: Arc<Session>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
-        let came = tokio::select! {
-            came = tokio::time::timeout(self.timeout, self.first(&stream)) => matches!(came, Ok(Ok(()))),
-            () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
-        };
-        if !came {
-            return;
+        let mut wire = Wire::new(stream, self.course.clone());
+        loop {
+            if wire.is_unread() {
+                let came = tokio::select! {
+                    came = tokio::time::timeout(self.timeout, self.first(wire.stream())) => matches!(came, Ok(Ok(()))),
+                    () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
+                };
+                if !came {
+                    return;
+                }
+            }
+            match self.one(wire, &mut ending).await {
+                Some(left) => wire = left,
+                None => return,
+            }
         }
+    }
+
+    /// Serves one request, or several that came together; gives the connection where it outlives them.
+    async fn one(self: &Arc<Session>, wire: Wire, ending: &mut watch::Receiver<bool>) -> Option<Wire> {
+        self.course.begin();
         let service = service_fn(|request| {
             let session = self.clone();
             // In a task of its own: a client that goes away cancels nothing that it has asked for, not even
@@ -178,27 +205,41 @@ impl Session {
             let (tell, asked) = oneshot::channel();
             let asking = self.clone().ask(request);
             task::detached(async move { drop(tell.send(asking.await)) });
-            let one = self.one_more();
+            self.owed().get_or_insert_with(|| self.busy.one());
+            let one = self.course.asked();
             async move { Ok::<_, Infallible>(session.answer(asked, one).await) }
         });
-        let connection = http1::Builder::new()
+        let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.timeout)
             .max_buf_size(HEAD_LIMIT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
+            .serve_connection(wire, service);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = poll_fn(|context| match pin::Pin::new(&mut connection).poll(context) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if self.course.sent() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }) => ended,
             // The server is dropped only with the daemon: an error is the end, too.
             () = async { drop(ending.wait_for(|ending| *ending).await) } => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                pin::Pin::new(&mut connection).graceful_shutdown();
+                Some((&mut connection).await)
             }
+        };
+        let Some(ended) = ended else {
+            let http1::Parts { io: mut wire, read_buf, .. } = connection.into_parts();
+            wire.put_back(&read_buf);
+            if wire.is_unread() {
+                (self.rests)(wire.stream());
+                self.owed().take();
+            }
+            return Some(wire);
         };
         if let Err(error) = ended {
             let Peer { pid, uid, .. } = self.daemon.peer;
             tracing::debug!(uid, pid, %error, "a control connection ended early");
         }
+        None
     }
 
     /// Waits until something comes, and counts as busy from then on.
@@ -211,7 +252,7 @@ impl Session {
                 let free = !*self.held.borrow();
                 if free {
                     (self.reads)(stream)?;
-                    *self.asking() = Some(self.busy.one());
+                    *self.owed() = Some(self.busy.one());
                 }
                 Ok(free)
             });
@@ -221,24 +262,20 @@ impl Session {
         }
     }
 
-    fn asking(&self) -> MutexGuard<'_, Option<busy::One>> {
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn one_more(&self) -> busy::One {
-        let first = self.asking().take();
-        first.unwrap_or_else(|| self.busy.one())
+    fn owed(&self) -> MutexGuard<'_, Option<busy::One>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer(
         &self,
         asked: oneshot::Receiver<Result<(Call, Access, Asked), Response<Body>>>,
-        one: busy::One,
+        one: wire::Answer,
     ) -> Response<Body> {
-        let mut one = Some(one);
         let mut response = match asked.await {
             Ok(Ok((call, access, asked))) => {
-                one = one.filter(|_| !call.is_long());
+                if call.is_long() {
+                    self.owed().take();
+                }
                 respond::reply(self.daemon.answer(asked).await, call, access, self.daemon.clone())
             }
             Ok(Err(refusal)) => refusal,
@@ -248,7 +285,10 @@ impl Session {
                 respond::refusal(&problem("internal", 500, detail).into(), true)
             }
         };
-        response.body_mut().one = one;
+        if response.headers().contains_key(CONNECTION) {
+            self.course.last();
+        }
+        response.body_mut().one = Some(one);
         response
     }
 

@@ -1,6 +1,6 @@
 //! A server before a daemon that is made up, spoken to over real sockets in hand-written HTTP.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ impl World {
                 let _ = reply.send(answer(&call));
             }
         });
-        World { server: Server::new(permissions, requests, |_| Ok(())), calls }
+        World { server: Server::new(permissions, requests, |_| Ok(()), |_| {}), calls }
     }
 
     fn connect(&self, peer: Peer) -> UnixStream {
@@ -375,6 +375,65 @@ async fn a_connection_is_kept_for_the_next_request_and_closed_when_it_idles() {
 }
 
 #[tokio::test]
+async fn a_connection_rests_where_nothing_of_a_next_request_is_read() {
+    static RESTED: AtomicUsize = AtomicUsize::new(0);
+    let (requests, mut receiver) = mpsc::channel::<Request>(8);
+    let server = Server::new(
+        watch::channel(permissions()).1,
+        requests,
+        |_| Ok(()),
+        |_| _ = RESTED.fetch_add(1, Ordering::SeqCst),
+    );
+    let world = World { server, calls: Arc::default() };
+    tokio::spawn(async move {
+        while let Some(request) = receiver.recv().await {
+            let _ = request.reply.send(plain(&request.call));
+        }
+    });
+    let request = "GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut stream = world.connect(root());
+    for cut in 0..request.len() {
+        let before = RESTED.load(Ordering::SeqCst);
+        let (begin, rest) = request.split_at(cut);
+        // All of it is there before the server runs.
+        for (sent, answers) in [(format!("{request}{request}{begin}"), 2), (format!("{rest}{request}"), 2)] {
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            let mut got = String::new();
+            while got.matches("\"life\":\"0\"}\n").count() < answers {
+                got += &read_until(&mut stream, "\n").await;
+            }
+            assert_eq!(got.matches("HTTP/1.1 200 OK").count(), answers, "{cut}: {got}");
+        }
+        assert_eq!(RESTED.load(Ordering::SeqCst) - before, 1 + usize::from(cut == 0), "{cut}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_a_client_is_slow_to_read_is_waited_for_before_a_replacement() {
+    let long = "long ".repeat(1 << 20);
+    let text = long.clone();
+    let world = World::new(move |_| {
+        Reply::Config(UnitConfig { name: name("web"), files: vec![], text: text.clone() })
+    });
+    let mut stream = world.connect(root());
+    stream.write_all(b"GET /v1/units/web/config HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    world.server.hold();
+    let (begun, short) = (std::time::Instant::now(), Duration::from_millis(50));
+    world.server.answered(short).await;
+    assert!(begun.elapsed() >= short);
+    let ((), rest) = tokio::join!(world.server.answered(BOUND), read_until(&mut stream, "\n"));
+    assert!(rest.len() > long.len() / 2 && begun.elapsed() < BOUND);
+    // The next one is heard once that may be.
+    stream.write_all(b"GET /v1/units/web/config HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    world.server.answered(BOUND).await;
+    assert_eq!(world.calls().len(), 1);
+    world.server.resume();
+    read_until(&mut stream, "\n").await;
+    assert_eq!(world.calls().len(), 2);
+}
+
+#[tokio::test]
 async fn the_seventeenth_connection_of_a_uid_gets_503_and_root_does_not() {
     let world = World::new(plain);
     let mut held: Vec<UnixStream> = (0..16).map(|_| world.connect(reader())).collect();
@@ -473,7 +532,7 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
     };
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     let permitted = watch::channel(permissions()).1;
-    let world = World { server: Server::new(permitted, requests, reads), calls: Arc::default() };
+    let world = World { server: Server::new(permitted, requests, reads, |_| {}), calls: Arc::default() };
     let holds = async |limit: Duration| {
         let begun = std::time::Instant::now();
         world.server.answered(limit).await;
@@ -519,7 +578,7 @@ async fn before_a_replacement_what_is_answered_at_once_is_waited_for_and_what_ta
 async fn a_client_that_goes_away_while_it_waits_is_waited_for_no_longer() {
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     let permitted = watch::channel(permissions()).1;
-    let world = World { server: Server::new(permitted, requests, |_| Ok(())), calls: Arc::default() };
+    let world = World { server: Server::new(permitted, requests, |_| Ok(()), |_| {}), calls: Arc::default() };
     for request in ["GET /v1/units/web/wait?for=failed", "POST /v1/units/web/stop?wait=true"] {
         let mut stream = world.connect(root());
         send(&mut stream, request, "").await;
@@ -569,7 +628,7 @@ async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, receiver) = mpsc::channel(1);
     drop(receiver);
     let world = World {
-        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(())),
+        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(()), |_| {}),
         calls: Arc::default(),
     };
     let problem = world.ask(root(), "GET /v1/units").await.problem();
@@ -578,7 +637,7 @@ async fn a_daemon_that_ends_or_drops_a_request_is_said_so() {
     let (requests, mut receiver) = mpsc::channel::<Request>(1);
     tokio::spawn(async move { while receiver.recv().await.is_some() {} });
     let world = World {
-        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(())),
+        server: Server::new(watch::channel(permissions()).1, requests, |_| Ok(()), |_| {}),
         calls: Arc::default(),
     };
     assert_eq!(world.ask(root(), "GET /v1/units").await.problem().kind, "internal");

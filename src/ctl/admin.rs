@@ -128,6 +128,14 @@ pub(super) async fn upgrade(context: &Context) -> Result<Code, Failure> {
     // The connections of the old image end with it; who comes meanwhile waits to be let in.
     let after = loop {
         match context.client.get::<Version>("/v1/version").await {
+            // Its images are counted from 1 on again.
+            Ok((after, _)) if (after.pid, &after.life) != (before.pid, &before.life) => {
+                let (release, pid) = (words::clean(&after.version), after.pid);
+                return Err(Failure::Failed(format!(
+                    "cannot say that it was upgraded: uphold was killed and started anew meanwhile, and is {release} \
+                     now, pid {pid}"
+                )));
+            }
             Ok((after, _)) if after.image != before.image => break after,
             Ok(_) | Err(_) if Instant::now() < until => tokio::time::sleep(AGAIN).await,
             Ok(_) => {

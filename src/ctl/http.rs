@@ -11,7 +11,6 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -19,6 +18,7 @@ use super::failure::Failure;
 use super::patience::Patience;
 use crate::api::Problem;
 use crate::task;
+use crate::wire;
 
 /// How often, and how far apart, a connect is tried again that found the daemon's queue full (EAGAIN).
 const TRIES: u32 = 250;
@@ -130,7 +130,7 @@ impl Client {
 
     async fn send(&self, method: &Method, target: &str, body: &str) -> Result<Response<Incoming>, Failure> {
         let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(wire::stream(stream))
             .await
             .map_err(|error| cut(&error, false))?;
         // Ends with its error or with the answer's body; `sender` sees the error too.

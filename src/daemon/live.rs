@@ -130,7 +130,7 @@ fn assemble(
     let mut known = BTreeSet::new();
     known.extend(engine.instances());
     let (permissions, permitted) = watch::channel(loading.permissions.clone());
-    let server = Arc::new(control::Server::new(permitted, requests_in, host::mark_read));
+    let server = Arc::new(control::Server::new(permitted, requests_in, host::mark_read, host::mark_unread));
     let disk = Disk::start().map_err(|error| fail("the thread for files", error))?;
     let board = Board::start(places.runtime.as_deref(), known)
         .map_err(|error| fail("the thread for endpoints", error))?;

@@ -180,11 +180,15 @@ impl Daemon {
             Some(Err(failure)) => {
                 format!("cannot run {shown}: {} failed: {}", failure.stage, failure.message)
             }
-            Some(Ok(Exit::Code(0))) => match serde_json::from_slice::<Trial>(text.as_bytes()) {
-                Ok(trial) => return self.heard(upgrade, &trial),
-                Err(_) => format!("{shown} is no uphold that can take over: it says `{text}`"),
-            },
-            Some(Ok(_)) => format!("{shown} is no uphold that can take over: it says `{text}`"),
+            Some(Ok(exit)) => {
+                if exit == Exit::Code(0)
+                    && let Ok(trial) = serde_json::from_slice(text.as_bytes())
+                {
+                    return self.heard(upgrade, &trial);
+                }
+                let says = if text.is_empty() { "nothing".to_owned() } else { format!("`{text}`") };
+                format!("{shown} is no uphold that can take over: it says {says} ({})", exit.words())
+            }
         };
         self.not_upgraded(upgrade.replies, &why);
     }

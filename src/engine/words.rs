@@ -17,6 +17,13 @@ pub(super) fn exit(exit: Exit) -> String {
     }
 }
 
+impl Exit {
+    /// The same.
+    pub fn words(self) -> String {
+        exit(self)
+    }
+}
+
 /// How a run ended, in a sentence: `exit 1 after 0.3s`.
 pub(super) fn ended(name: &Name, ended: &Ended) -> String {
     let how = match &ended.how {

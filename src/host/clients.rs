@@ -1,5 +1,5 @@
-//! Clients of the control API of which nothing was read yet: an image that follows this one in the process goes
-//! on with them as if they had just come in. Which they are stands in the socket itself, because nothing else
+//! Clients of the control API of which nothing was read yet, or nothing that is not answered: an image that follows
+//! this one in the process goes on with them as if they had just come in. Which they are stands in the socket itself, because nothing else
 //! outlives an exec that nobody could prepare: SO_REUSEADDR, which means nothing to a Unix socket.
 
 use std::io;
@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt, sockopt};
 
 use super::Inherited;
 
-/// Nothing is read of this client yet.
+/// Nothing is read of this client, or of its next request, yet.
 pub fn mark_unread(stream: &tokio::net::UnixStream) {
     // Where that is refused it goes with this image.
     let _ = setsockopt(stream, sockopt::ReuseAddr, &true);
@@ -26,7 +26,7 @@ pub fn mark_read(stream: &tokio::net::UnixStream) -> io::Result<()> {
 }
 
 impl Inherited {
-    /// Those who were let in at this path and of whom nothing was read.
+    /// Those who were let in at this path and have no request under way.
     pub fn take_clients(&mut self, path: &Path) -> Vec<UnixStream> {
         let is_one = |stream: &UnixStream| {
             getsockopt(stream, sockopt::ReuseAddr).is_ok_and(|unread| unread)

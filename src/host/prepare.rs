@@ -288,7 +288,9 @@ fn not_executed(prepared: &Prepared, errno: Errno) -> SpawnFailure {
         }
         Errno::ENOENT | Errno::ENOTDIR => failure.code = 127,
         Errno::EAGAIN => failure.message.push_str(": its user has as many processes as RLIMIT_NPROC allows"),
-        Errno::ENOEXEC => failure.message.push_str(": a script needs a first line like #!/bin/sh"),
+        Errno::ENOEXEC => failure.message.push_str(
+            ": a script needs a first line like #!/bin/sh, a binary is cut short or of another machine",
+        ),
         _ => {}
     }
     failure

@@ -6,17 +6,17 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection};
 use hyper::header::{HeaderMap, LOCATION, TRANSFER_ENCODING};
 use hyper::{Request, Response, Version};
-use hyper_util::rt::TokioIo;
 
 use super::Fault;
 use super::dial::Duplex;
 use super::tap::{Beginning, Tap};
 use super::text::errno;
+use crate::wire;
 
 /// The most bytes that the head of an answer may have.
 const MAX_HEAD: usize = 512 * 1024;
@@ -38,7 +38,7 @@ impl Exchange {
     /// Sends the request and reads the answer's head. 1xx answers other than 101 are passed over.
     pub(super) async fn open(
         stream: Box<dyn Duplex>,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Exchange, Fault> {
         let tap = Tap::new(stream);
         let beginning = tap.beginning();
@@ -48,7 +48,7 @@ impl Exchange {
             .title_case_headers(true)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(tap))
+            .handshake(wire::stream(tap))
             .await
             .map_err(fault)?;
         let mut wire = Wire(Some(Box::pin(connection)));
@@ -88,7 +88,7 @@ impl Exchange {
 struct Wire(Option<Pin<Box<Tapped>>>);
 
 /// hyper's side of a connection.
-type Tapped = Connection<TokioIo<Tap>, Empty<Bytes>>;
+type Tapped = Connection<Box<dyn wire::Stream>, Full<Bytes>>;
 
 impl Wire {
     /// Waits for this while working the connection.

@@ -1,7 +1,7 @@
 //! The http probe: a GET, redirects on the same host followed, and the last status is the verdict.
 
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
@@ -150,9 +150,9 @@ async fn connect(
 }
 
 /// The request. A Host header of the unit's is sent where `own_host` says so.
-fn request(check: &Http, target: &Target, own_host: bool) -> Result<Request<Empty<Bytes>>, Fault> {
+fn request(check: &Http, target: &Target, own_host: bool) -> Result<Request<Full<Bytes>>, Fault> {
     let cannot = |what: &str| Fault::Service(format!("net/http: invalid {what}"));
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::default());
     *request.uri_mut() = target.path.parse().map_err(|_| cannot("request path"))?;
     let given = given(check)?;
     let host = given.get(HOST).filter(|host| own_host && !host.is_empty()).cloned();

@@ -289,9 +289,12 @@ fn what_a_service_said_last_is_shown_over_an_upgrade_and_a_kill() {
 #[test]
 fn a_binary_that_cannot_take_over_changes_nothing() {
     for (content, why) in [
-        ("#!/bin/sh\necho hello\n", "it says `hello`"),
-        ("#!/bin/sh\nexit 3\n", "is no uphold that can take over"),
-        ("no program", "cannot run"),
+        ("#!/bin/sh\necho hello\n", "it says `hello` (exit 0)"),
+        ("#!/bin/sh\nexit 3\n", "is no uphold that can take over: it says nothing (exit 3)"),
+        ("#!/bin/sh\nexit 0\n", "it says nothing (exit 0)"),
+        ("#!/bin/sh\necho oops >&2; exit 1\n", "it says `oops` (exit 1)"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "it says nothing (killed by SIGSEGV)"),
+        ("no program", "first line like #!/bin/sh, a binary is cut short or of another machine"),
         (
             "#!/bin/sh\necho '{\"release\":\"9\",\"state_versions\":[1,9],\"refuses\":\"too old\"}'\n",
             "is 9 and cannot go on from this state: too old",

@@ -211,6 +211,81 @@ fn a_client_that_is_in_and_has_not_asked_yet_is_answered_by_the_image_that_follo
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
+/// Sets it in the end.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks on a connection that is kept for the next request, and gives the answer.
+fn ask_on(client: &mut UnixStream, request: &str) -> std::io::Result<String> {
+    client.write_all(format!("{request} HTTP/1.1\r\nHost: uphold\r\n\r\n").as_bytes())?;
+    let (mut answer, mut length) = (String::new(), None);
+    while length.is_none_or(|length| answer.len() < length) {
+        let mut part = [0; 1 << 16];
+        let count = client.read(&mut part)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.push_str(std::str::from_utf8(&part[..count]).unwrap());
+        length = answer.find("\r\n\r\n").map(|end| {
+            let header = answer.split("content-length: ").nth(1).unwrap();
+            end + 4 + header.split("\r\n").next().unwrap().parse::<usize>().unwrap()
+        });
+    }
+    Ok(answer)
+}
+
+#[test]
+fn a_connection_that_is_kept_between_requests_outlives_upgrades_and_a_crash() {
+    let uphold = Uphold::fallible().unit("web", "command = [\"sleep\", \"600\"]\n").start();
+    uphold.until("web", "running");
+    let connect = || {
+        let client = UnixStream::connect(uphold.socket()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let fine = |client: &mut UnixStream| {
+        let answer = ask_on(client, "GET /v1/units/web").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("}\n"), "{answer}");
+    };
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = connect();
+                while !over.load(Ordering::Relaxed) {
+                    fine(&mut client);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Also where what follows fails.
+        let _over = Over(&over);
+        for image in 2..22 {
+            // One that asks for the upgrade itself rests, too.
+            let [mut rests, mut asks] = [connect(), connect()];
+            fine(&mut rests);
+            let before = asked.load(Ordering::Relaxed);
+            let answer = ask_on(&mut asks, "POST /v1/upgrade").unwrap();
+            assert!(answer.starts_with("HTTP/1.1 202 Accepted"), "{answer}");
+            until_image(&uphold, image);
+            fine(&mut rests);
+            fine(&mut asks);
+            uphold.eventually("all are answered", |_| asked.load(Ordering::Relaxed) > before + 4);
+        }
+    });
+    let mut rests = connect();
+    fine(&mut rests);
+    uphold.fail("command 1 segv");
+    let _ = uphold.http("POST /v1/units/web/start");
+    until_image(&uphold, 22);
+    fine(&mut rests);
+}
+
 #[test]
 fn fifty_clients_are_answered_during_twenty_upgrades() {
     let uphold = Uphold::with_unit("web", "command = [\"sleep\", \"600\"]\n");
@@ -299,4 +374,25 @@ fn an_unfinished_line_that_goes_to_no_file_is_shown_once_by_every_image() {
     uphold.eventually("it is shown", shown);
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     assert!(shown(&uphold), "{}", uphold.view("web")["output"]);
+}
+
+#[test]
+fn an_upgrade_that_a_kill_and_a_start_come_before_is_said_to_be_that() {
+    // The second time images are counted from 1 on while it was the second one before.
+    for upgrades in 0..2 {
+        let mut uphold = Uphold::fallible().unit("web", "command = [\"sleep\", \"600\"]\n").start();
+        uphold.until("web", "running");
+        for _ in 0..upgrades {
+            assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
+        }
+        uphold.fail("executing 1 kill");
+        let asks = uphold.ctl_command(&["upgrade"]).stderr(Stdio::piped()).spawn().unwrap();
+        uphold.exit();
+        uphold.again();
+        let output = asks.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is =
+            format!("started anew meanwhile, and is {} now, pid {}", env!("CARGO_PKG_VERSION"), uphold.pid());
+        assert!(output.status.code() == Some(1) && said.contains(&is), "{said}");
+    }
 }
