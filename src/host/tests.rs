@@ -688,6 +688,8 @@ async fn a_number_tells_of_kin_only_where_this_very_process_has_seen_its_main_pr
         let news = bench.next().await;
         assert!(matches!(news, News::Left { .. }) == this, "{this}: {news:?}");
         bench.host.runs.retain(|(_, run), _| *run != Run(2));
+        // Nor does anything else tell of it.
+        drop(std::fs::remove_file(bench.dir.path().join("private/web.2.kin")));
     }
 }
 
