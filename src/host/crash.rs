@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ unsafe extern "C" {
     /// And where it ends.
     static _end: u8;
 }
+
+/// This image has come after so many crashes that the next one is not to come at once.
+pub(super) static TOO_OFTEN: AtomicBool = AtomicBool::new(false);
 
 /// What stands in the page.
 #[repr(C)]
@@ -107,7 +110,9 @@ pub fn catch_crashes(inherited: &Inherited, private: Option<&Path>, fresh: bool)
         let time = time.load(SeqCst);
         time != 0 && now.saturating_sub(time) < u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX)
     };
-    Ok(Crashes { unsaid, too_many: page.times.iter().all(recent) })
+    let too_many = page.times.iter().all(recent);
+    TOO_OFTEN.store(too_many, SeqCst);
+    Ok(Crashes { unsaid, too_many })
 }
 
 /// What the images before had left to say was said.

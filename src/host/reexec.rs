@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::{self, c_char, c_int};
 
+use super::crash::TOO_OFTEN;
 use super::gate::GATE;
 use crate::file_id::FileId;
 
@@ -70,7 +71,7 @@ const LOOK: Duration = Duration::from_micros(200);
 /// image.
 pub static UNWRITTEN: AtomicUsize = AtomicUsize::new(0);
 
-/// How long an image that cannot begin waits before it tries again.
+/// How long an image that cannot begin, or has crashed too often, waits before it tries again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 static READY: OnceLock<Ready> = OnceLock::new();
@@ -222,6 +223,8 @@ impl Ready {
     fn wait(&self) {
         if begins() {
             say_at_once(&[self.again.as_bytes()]);
+        }
+        if begins() || TOO_OFTEN.load(SeqCst) {
             std::thread::sleep(AGAIN);
         }
     }

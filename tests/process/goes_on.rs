@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -427,8 +428,8 @@ fn an_image_that_crashes_before_it_can_begin_tries_again() {
     let text = "command = [\"sh\", \"-c\", \"i=0; while echo $((i += 1)); do sleep 0.01; done\"]\n";
     for (point, action, said) in [
         ("locked", "panic", "the test wants a panic at locked"),
-        ("locked", "segv", "uphold: SIGSEGV at address 0x0000000000000008\n"),
-        ("locked", "abort", "uphold: SIGABRT\n"),
+        ("locked", "segv", "uphold: SIGSEGV at address 0x0000000000000008 in thread "),
+        ("locked", "abort", "uphold: SIGABRT in thread "),
         ("assembled", "panic", "the test wants a panic at assembled"),
     ] {
         let uphold = Uphold::fallible().unit("web", text).start();
@@ -451,6 +452,22 @@ fn an_image_that_crashes_before_it_can_begin_tries_again() {
         let lines = uphold.log("web");
         assert!(lines.iter().zip(1..).all(|(line, number)| *line == number.to_string()), "{lines:?}");
     }
+}
+
+#[test]
+fn an_image_that_crashes_each_time_it_takes_over_does_so_at_leisure() {
+    let uphold = Uphold::fallible().unit("web", SLEEP).start();
+    let main = uphold.until("web", "running").main_pid("web");
+    let plan: Vec<String> = (1..=1000).map(|count| format!("adopting {count} panic")).collect();
+    uphold.fail(&plan.join("\n")).signal(Signal::SIGUSR2);
+    let crashes = |uphold: &Uphold| uphold.stderr().matches("the test wants a panic at adopting").count();
+    uphold.eventually("it crashes", |uphold| crashes(uphold) >= 4);
+    let (begun, before) = (Instant::now(), crashes(&uphold));
+    uphold.eventually("it crashes on", |uphold| crashes(uphold) > before + 1);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{}", uphold.stderr());
+    uphold.fail("");
+    uphold.until_said("uphold crashed three times within a minute");
+    assert!(is_alive(main));
 }
 
 #[test]
