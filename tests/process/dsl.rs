@@ -386,12 +386,19 @@ impl Uphold {
 
     /// Looks after each event, and again now and then: not every change of a view is an event.
     fn watch(&self, mut is: impl FnMut() -> bool) -> bool {
-        let Ok(stream) = UnixStream::connect(self.socket()) else { return false };
+        let until = Instant::now() + PATIENCE;
+        // It may be about to be put back.
+        let stream = loop {
+            match UnixStream::connect(self.socket()) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() >= until => return false,
+                Err(_) => pause(),
+            }
+        };
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let head = "GET /v1/events?follow=true HTTP/1.1\r\nHost: uphold\r\n\r\n";
         (&stream).write_all(head.as_bytes()).unwrap();
         let mut events = BufReader::new(stream);
-        let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if is() {
                 return true;
