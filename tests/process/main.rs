@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may fail")]
 
 mod bad_input;
+mod begins_again;
 mod bounds;
 mod check;
 mod control;
