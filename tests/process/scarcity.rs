@@ -39,7 +39,9 @@ fn more_than_there_is_room_for(mut uphold: Uphold, count: usize, wants: &str) {
     uphold.eventually("some run", |uphold| !children_of(uphold.pid()).is_empty());
     // An operator can still make room.
     let running = |unit: &serde_json::Value| unit["state"] == "running";
-    let units = uphold.get("/v1/units").unwrap()["units"].as_array().cloned().unwrap();
+    let (_, units) = uphold.asked("GET /v1/units").unwrap_or_else(|why| panic!("{why}: {}", uphold.stderr()));
+    let units: serde_json::Value = serde_json::from_str(&units).unwrap();
+    let units = units["units"].as_array().cloned().unwrap();
     let stopped = units.iter().find(|unit| running(unit)).unwrap()["name"].as_str().unwrap().to_owned();
     assert_eq!(uphold.ctl(&["stop", &stopped]).0, 0);
     fs::write(uphold.path("go"), "").unwrap();
