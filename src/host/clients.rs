@@ -1,6 +1,7 @@
 //! Clients of the control API of which nothing was read yet, or nothing that is not answered: an image that follows
-//! this one in the process goes on with them as if they had just come in. Which they are stands in the socket itself, because nothing else
-//! outlives an exec that nobody could prepare: SO_REUSEADDR, which means nothing to a Unix socket.
+//! this one in the process goes on with them as if they had just come in. Which they are stands in the socket
+//! itself, because nothing else outlives an exec that nobody could prepare: SO_REUSEADDR, which means nothing to a
+//! Unix socket.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -264,8 +264,8 @@ impl Page {
     }
 }
 
-/// Which signal it was, in which thread, and where: by an offset into this binary, which a build with symbols has a line
-/// for.
+/// Which signal it was, in which thread, and where: by an offset into this binary, which has a line for it if it has
+/// symbols.
 fn describe<'t>(
     text: &'t mut [u8; FAULT],
     signal: &[u8],
