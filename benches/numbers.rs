@@ -321,6 +321,7 @@ fn pump() {
             path: Some(dir.path().join("web.1.out")),
             logs: unit::Logs { max_size: 100 << 20, keep: 1, ..unit::Logs::default() },
             begins: logs::Begins::Anew,
+            room: None,
         });
         feed(writer).join().unwrap();
         pump.finish(Duration::from_secs(60)).await;

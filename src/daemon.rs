@@ -435,6 +435,7 @@ impl Daemon {
                 path: captured.path,
                 logs: unit.map(|unit| unit.logs.clone()).unwrap_or_default(),
                 begins: if captured.kept { Begins::Seamlessly } else { begins },
+                room: captured.room,
             });
         }
     }

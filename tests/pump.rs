@@ -51,6 +51,7 @@ fn pump(dir: &Path, first: bool, last: bool) {
         path: Some(path),
         logs: unit::Logs { max_size: MAX_SIZE, keep: 9999, ..unit::Logs::default() },
         begins: if first { Begins::Anew } else { Begins::AfterAGap },
+        room: None,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     if last {

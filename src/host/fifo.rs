@@ -56,7 +56,7 @@ fn open(path: PathBuf, stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     // Where that is not permitted, becoming the user is neither: the child will say so.
     let _ = give(&child, owner);
     let child = super::sys::above_stdio(child.into())?;
-    let captured = Captured { stream, pipe: pipe.into(), path: Some(path), kept: false };
+    let captured = Captured { stream, pipe: pipe.into(), path: Some(path), kept: false, room: None };
     Ok(Pair { captured, child })
 }
 
@@ -85,7 +85,7 @@ pub(super) fn existing(
     let left = match path.as_ref().map(open) {
         Some(Ok(pipe)) if pipe.metadata()?.file_type().is_fifo() => {
             let kept = kept.take().is_some_and(|kept| is_same(&kept, &pipe));
-            return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path, kept }));
+            return Ok(Existing::There(Captured { stream, pipe: pipe.into(), path, kept, room: None }));
         }
         Some(Ok(_)) => true,
         Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -99,7 +99,7 @@ pub(super) fn existing(
         (None, Some(process), Some(name)) => (false, through(process, name)?),
         (None, _, _) => (false, None),
     };
-    let captured = |pipe, path, kept| Captured { stream, pipe, path, kept };
+    let captured = |pipe, path, kept| Captured { stream, pipe, path, kept, room: None };
     Ok(match (pipe, left) {
         (Some(pipe), left) => Existing::There(captured(pipe, path.filter(|_| left), was_kept)),
         (None, true) => Existing::Lost(captured(pipe2(OFlag::O_CLOEXEC)?.0, path, false)),
@@ -195,7 +195,7 @@ pub(super) fn anonymous(stream: Stream, owner: (u32, u32)) -> io::Result<Pair> {
     // Only /dev/stdout needs it, and only for another user.
     let _ = give(&child, owner);
     let child = super::sys::above_stdio(child.into())?;
-    Ok(Pair { captured: Captured { stream, pipe, path: None, kept: false }, child })
+    Ok(Pair { captured: Captured { stream, pipe, path: None, kept: false, room: None }, child })
 }
 
 /// The owner may open /dev/stdout, that is the FIFO itself, again.

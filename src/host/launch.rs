@@ -498,8 +498,10 @@ impl Ends {
         stream: Stream,
         owner: (u32, u32),
     ) -> std::io::Result<usize> {
+        // Its log file is opened later, when other starts may have looked what is left.
+        let room = self.child.first().map(std::os::fd::OwnedFd::try_clone).transpose()?;
         let made = settings.private.as_ref().map(|dir| fifo::make(dir, stem, stream, owner));
-        let pair = match made {
+        let mut pair = match made {
             Some(Err(error)) if fifo::is_refused(&error) => {
                 self.refused = Some(error);
                 nameless(settings, stem, stream, owner)?
@@ -507,6 +509,7 @@ impl Ends {
             Some(made) => made?,
             None => nameless(settings, stem, stream, owner)?,
         };
+        pair.captured.room = room;
         self.captured.push(pair.captured);
         self.child.push(pair.child);
         Ok(self.child.len() - 1)

@@ -156,6 +156,8 @@ pub struct Captured {
     pub path: Option<PathBuf>,
     /// It was held open since an uphold before, by a service manager or by that itself: nothing of it is lost.
     pub kept: bool,
+    /// Keeps the descriptor free that its log file will take, for as long as it is here.
+    pub room: Option<OwnedFd>,
 }
 
 /// Standard output or standard error.

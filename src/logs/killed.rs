@@ -186,7 +186,8 @@ impl World {
                 _ => Begins::AfterAGap,
             };
             let path = (!self.nameless).then(|| self.fifo());
-            let source = Source { instance, run: Run(1), stderr: false, pipe, path, logs, begins };
+            let source =
+                Source { instance, run: Run(1), stderr: false, pipe, path, logs, begins, room: None };
             if let Some((id, _)) = pump.open(source) {
                 while matches!(pump.turn(id), Turn::Read) {}
                 if self.ends_heard {

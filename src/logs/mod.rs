@@ -104,6 +104,8 @@ pub struct Source {
     pub logs: unit::Logs,
     /// How it comes to be read.
     pub begins: Begins,
+    /// Its place is the log file's: closed right before that is opened.
+    pub room: Option<OwnedFd>,
 }
 
 /// How a stream comes to be read.

@@ -130,7 +130,7 @@ impl Pump {
 
     /// `None`: it cannot be read, or a predecessor was at its end.
     pub(super) fn open(&mut self, source: Source) -> Option<(u64, Rc<AsyncFd<File>>)> {
-        let Source { instance, run, stderr, pipe, path, logs, begins } = source;
+        let Source { instance, run, stderr, pipe, path, logs, begins, room } = source;
         let resumed = begins != Begins::Anew;
         if resumed && path.as_ref().is_some_and(|path| matches!(path.try_exists(), Ok(false))) {
             return None;
@@ -143,6 +143,7 @@ impl Pump {
                 return None;
             }
         };
+        drop(room);
         let sink = self.sink(&instance, &logs, stderr);
         let fifo = match path.as_deref().and_then(Path::file_name) {
             Some(fifo) => fifo.to_owned(),

@@ -66,6 +66,7 @@ impl Bench {
             path: None,
             logs,
             begins: Begins::Anew,
+            room: None,
         });
         service
     }
@@ -142,6 +143,7 @@ async fn the_end_of_a_stream_removes_its_fifo_and_tells_that_from_what_somebody_
         path: Some(fifo.clone()),
         logs: bare(),
         begins: Begins::Anew,
+        room: None,
     });
     service.write_all(b"a line\n").unwrap();
     let names = || ["web.1.out", "web.1.out.part", "db.1.out"].map(OsString::from).to_vec();
@@ -169,6 +171,7 @@ async fn the_end_of_a_stream_leaves_the_fifo_of_another_uphold_in_the_place_of_i
         path: Some(path.clone()),
         logs: bare(),
         begins: Begins::Seamlessly,
+        room: None,
     });
     bench.logs.tail(&name("web")).await;
     fs::remove_file(&path).unwrap();
@@ -197,6 +200,7 @@ async fn the_end_of_a_fifo_leaves_one_that_has_its_path_before_it_is_read() {
         path: Some(path.clone()),
         logs: bare(),
         begins: Begins::Seamlessly,
+        room: None,
     });
     service.write_all(b"last\n").unwrap();
     drop(service);
@@ -235,6 +239,7 @@ fn the_end_of_a_stream_removes_its_fifo_and_the_end_of_uphold_does_not() {
                 path: Some(path.clone()),
                 logs,
                 begins: Begins::Anew,
+                room: None,
             };
             bench.logs.open(source);
             (service, path)
@@ -268,6 +273,7 @@ fn the_end_of_a_real_fifo_is_seen_without_being_asked_for() {
             path: Some(path.clone()),
             logs,
             begins: Begins::Anew,
+            room: None,
         };
         bench.logs.open(source);
         let mut lines = bench.logs.read(Query { follow: true, ..query("web", &bare()) });
@@ -618,7 +624,7 @@ async fn the_last_lines_of_a_run_that_began_before_are_read_from_its_file() {
         ours.set_nonblocking(true).unwrap();
         let (instance, run) = (name("web"), Run(if begins == Begins::Anew { 2 } else { 1 }));
         let (pipe, path, logs) = (ours.into(), None, bare());
-        bench.logs.open(Source { instance, run, stderr: false, pipe, path, logs, begins });
+        bench.logs.open(Source { instance, run, stderr: false, pipe, path, logs, begins, room: None });
         service
     };
     let recall = || bench.logs.recall(query("web", &bare()));
