@@ -310,13 +310,6 @@ impl Daemon {
         failpoint::reach("adopted");
     }
 
-    /// After the files were read: what was recorded and may not have been done is done.
-    fn resume(&mut self) {
-        let mut effects = Vec::new();
-        self.engine.resume(host::now(), &mut effects);
-        self.conclude(effects);
-    }
-
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Spawn { instance, run, unit } => {

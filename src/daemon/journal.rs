@@ -34,7 +34,7 @@ pub const FILE: &str = "state";
 /// The file is begun anew once it is longer than this,
 const LONG: u64 = 1 << 20;
 /// and so many times as long as it was at its beginning.
-const TIMES: u64 = 4;
+const TIMES: u64 = 2;
 
 /// After a write that has failed.
 const AGAIN: Duration = Duration::from_secs(1);

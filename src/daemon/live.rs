@@ -21,7 +21,7 @@ use super::start::{End, LAST_LINES, Options, Refusal, refuse};
 use super::voice::Voice;
 use super::{Board, Daemon, Disk, Ears, Looks, Manager, lasting, manager};
 use crate::control;
-use crate::engine::{self, Engine, Input};
+use crate::engine::{self, Engine, Input, Saved};
 use crate::failpoint;
 use crate::host::{self, Host};
 use crate::logs::{self, Logs};
@@ -73,6 +73,8 @@ fn assemble(
     }
     before.nofile = before.nofile.or_else(host::raise_nofile);
     before.oom_score_adj = before.oom_score_adj.or_else(host::survive_out_of_memory);
+    let taken_over = before.state.as_ref().map_or(0, Saved::len);
+    host::expect_units(taken_over.max(loading.set.units.len()));
     let (news_in, news) = mpsc::unbounded_channel();
     let pipes = host::Pipes::open(&before.descriptors).map(Arc::new);
     let pipes = pipes.inspect_err(|error| {
@@ -250,12 +252,22 @@ impl Daemon {
         self.take_over(before);
         before.close_descriptors();
         let plan: Arc<Plan> = self.loading.plan.clone();
-        self.handle(Input::Load { plan, update: false, ticket: None });
-        if resumes {
-            self.resume();
-        }
+        self.load_first(plan, resumes);
         self.say_how_it_came(before);
         self.manager.ready();
+    }
+
+    /// What the files said when uphold began. `resumes`: then what was recorded and may not have been done is done,
+    /// and all of that is put on record at once.
+    fn load_first(&mut self, plan: Arc<Plan>, resumes: bool) {
+        let mut effects = Vec::new();
+        let input = Input::Load { plan, update: false, ticket: None };
+        failpoint::reach(input.name());
+        self.engine.handle(host::now(), input, &mut effects);
+        if resumes {
+            self.engine.resume(host::now(), &mut effects);
+        }
+        self.conclude(effects);
     }
 }
 

@@ -93,6 +93,11 @@ impl Saved<'_> {
         self.instances.is_empty()
     }
 
+    /// How many units it tells of.
+    pub fn len(&self) -> usize {
+        self.instances.len()
+    }
+
     /// The units of the plan that was followed, as they were last read, and whether each was masked.
     pub fn units(&self) -> impl Iterator<Item = (&Arc<Unit>, bool)> {
         self.instances.values().filter_map(|instance| instance.in_plan())

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -140,7 +140,7 @@ fn own_pid() -> i32 {
 }
 
 fn pids_in(dir: &Path) -> Option<Vec<i32>> {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).ok()?;
+    let text = String::from_utf8(super::sys::read_short(dir.join("cgroup.procs")).ok()?).ok()?;
     // 0 is a process that our pid namespace cannot name.
     Some(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
 }
@@ -230,13 +230,17 @@ impl Leaf {
         let mut tree = vec![self.0.clone()];
         let mut next = 0;
         while let Some(dir) = tree.get(next).cloned() {
+            next += 1;
+            // Two links and one for each directory in it, kernfs counts them: most have none.
+            if fs::metadata(&dir).is_ok_and(|metadata| metadata.nlink() == 2) {
+                continue;
+            }
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             tree.extend(
                 entries
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
                     .map(|entry| entry.path()),
             );
-            next += 1;
         }
         tree
     }

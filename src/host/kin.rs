@@ -272,7 +272,7 @@ pub(super) fn place(pid: i32, file: &str) -> io::Result<String> {
 
 /// What /proc says of a process in this file.
 pub(super) fn read(pid: i32, file: &str) -> io::Result<Vec<u8>> {
-    fs::read(place(pid, file)?)
+    sys::read_short(place(pid, file)?)
 }
 
 /// Who a process runs as; 0: it is gone, or nobody can tell.

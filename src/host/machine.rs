@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
+use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot as reboot_with, set_cad_enabled};
@@ -73,6 +74,21 @@ pub fn raise_nofile() -> Option<(u64, u64)> {
         return None;
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
+}
+
+/// Has the table of descriptors made as large as this many units may need, taken over ones: a process each, twice, a
+/// FIFO and a log file. It grows by doubling, and who has threads waits for all processors at each step, which takes
+/// milliseconds (`expand_fdtable` of the kernel). That is waited for on a thread of its own.
+pub fn expect_units(count: usize) {
+    /// As large is that of every new process.
+    const ANYWAY: usize = 64;
+    const EACH: usize = 5;
+    let wanted = count.saturating_mul(EACH);
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    let last = limit.saturating_sub(1).min(u64::try_from(wanted).unwrap_or(u64::MAX));
+    let Some(last) = RawFd::try_from(last).ok().filter(|_| wanted > ANYWAY) else { return };
+    // Where this cannot be done, it grows by and by.
+    drop(thread::Builder::new().name("table".to_owned()).spawn(move || sys::grow_table(last)));
 }
 
 /// Has the kernel's out-of-memory killer leave uphold alone, where it may ask for that (CAP_SYS_RESOURCE), or take it

@@ -52,9 +52,9 @@ mod watch;
 pub use guard::Guard;
 pub use lock::{Lock, LockError, lock_again, lock_runtime_dir, runtime_dir_before, wait_for_end};
 pub use machine::{
-    World, become_subreaper, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1, monotonic,
-    mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile, read_only_mount,
-    reboot, survive_out_of_memory, terminal_columns, uid, world,
+    World, become_subreaper, expect_units, hear_ctrl_alt_del, ignore_terminal_stops, in_container, is_pid1,
+    monotonic, mount_api_file_systems, now, own_start, peer, power_off, raise_loopback, raise_nofile,
+    read_only_mount, reboot, survive_out_of_memory, terminal_columns, uid, world,
 };
 
 pub use mapped::{Mapped, waiting};

@@ -33,6 +33,14 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads one of the kernel's files, which have no size and are made anew for each that opens them: most of them in
+/// one piece.
+pub(super) fn read_short(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(1024);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Turns the answer of a system call into a result.
 pub(super) fn check(answer: c_long) -> Result<c_long, Errno> {
     if answer == -1 { Err(Errno::last()) } else { Ok(answer) }
@@ -251,6 +259,16 @@ pub(super) fn inherited(fd: RawFd) -> Option<OwnedFd> {
     // SAFETY: takes integers.
     let _ = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     Some(owned)
+}
+
+/// Has the kernel make the table of descriptors large enough for this number, if the limit allows it.
+pub(super) fn grow_table(last: RawFd) {
+    // SAFETY: takes integers; nobody else knows the descriptor that it makes.
+    let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last) };
+    if fd > 0 {
+        // SAFETY: as above: it is this function's.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
 }
 
 /// O_NONBLOCK.

@@ -21,17 +21,16 @@ impl Trust {
     /// `Err` with the reason if somebody else can write the file or its directory. A symlink is judged by
     /// the directory it stands in and by that of its target: who can write either decides what is read.
     pub fn judge(&self, file: &File, path: &Path) -> Result<(), String> {
-        let real = path.canonicalize().ok();
         // The mode of a link says nothing: it is its target that is to be mended.
-        let target = real.as_deref().filter(|_| path.is_symlink());
-        self.judge_one(file, target.unwrap_or(path))?;
+        let target = if path.is_symlink() { path.canonicalize().ok() } else { None };
+        self.judge_one(file, target.as_deref().unwrap_or(path))?;
         let parent = |path: &Path| match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
             Some(parent) => parent.to_path_buf(),
             None => PathBuf::from("/"),
         };
         let mut parents = vec![parent(path)];
-        parents.extend(real.as_deref().map(parent));
+        parents.extend(target.as_deref().map(parent));
         for dir in parents {
             let opened =
                 File::open(&dir).map_err(|error| format!("cannot open {}: {error}", dir.display()))?;
