@@ -2,7 +2,7 @@
 
 use super::instance::{How, Idle, Instance, Life, Next, Phase, State, Stopping, Why};
 use super::probes::{Published, Worker};
-use super::time::Time;
+use super::time::{Mono, Time};
 use super::view::{ExitReason, ProbeView, Probes, StateName, View};
 use super::{Engine, Facts, words};
 use crate::unit::{Kind, Name, ProbeKind};
@@ -106,7 +106,20 @@ impl Engine {
     ) -> (Option<String>, Option<String>) {
         let reason = instance.reason();
         let message = reason.and_then(|_| self.message(now, instance, last_line));
+        if self.timers_are_off(now, instance) {
+            let off = "its probes, restarts after backoff and timeouts are off until `uphold ctl upgrade`: uphold has \
+                       crashed twice on a timer of it";
+            let message = message.map_or_else(|| off.to_owned(), |message| format!("{off}; {message}"));
+            return (Some(reason.unwrap_or("TimersOff").to_owned()), Some(message));
+        }
         (reason.map(str::to_owned), message)
+    }
+
+    /// What was due was [passed by](Engine::pass_by).
+    fn timers_are_off(&self, now: Time, instance: &Instance) -> bool {
+        let passed_by =
+            |due: Mono| due <= now.mono && !self.deadlines.contains(&(due, instance.name.clone()));
+        instance.deadline().is_some_and(passed_by)
     }
 
     fn message(&self, now: Time, instance: &Instance, last_line: Option<&str>) -> Option<String> {

@@ -152,10 +152,17 @@ fn a_unit_whose_timers_have_crashed_uphold_twice_has_an_event_that_says_what_is_
         "InputDropped uphold has crashed twice on a timer of this unit: its probes, restarts after backoff and \
          timeouts are off until `uphold ctl upgrade`",
     );
+    let view = uphold.view("web");
+    let message = view["message"].as_str().unwrap_or_default();
+    assert!(
+        view["reason"] == "TimersOff" && message.contains("are off until `uphold ctl upgrade`"),
+        "{view:#}"
+    );
     let tried = |uphold: &Uphold| uphold.view("web")["probes"]["readiness"]["last_run_at"].clone();
     let before = tried(&uphold);
     assert_eq!(uphold.ctl(&["upgrade"]).0, 0);
     uphold.eventually("it is probed again", |uphold| tried(uphold) != before);
+    assert_eq!(uphold.view("web")["reason"], serde_json::Value::Null);
 }
 
 #[test]
