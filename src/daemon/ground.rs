@@ -19,7 +19,7 @@ use tokio::task::Id;
 use tokio::time::Instant;
 
 use super::listener::{self, listen};
-use super::places::{PlaceError, make_private, make_runtime};
+use super::places::{PlaceError, make_private, make_runtime, note_logs};
 use super::{Daemon, lasting};
 use crate::control;
 use crate::failpoint;
@@ -312,6 +312,7 @@ impl Daemon {
                 Err(error) => wrong.push(format!("private/pump: {error}")),
             }
         }
+        note_logs(private, self.logs.has_dir());
         self.logs.put_back(region, None);
         self.host.put_back();
         if back.len() > before || !self.journal.is_whole() {

@@ -121,16 +121,19 @@ impl Places {
 }
 
 impl Places {
-    /// Leaves word for an uphold that comes after a kill whether there was a log directory: what it finds by then says
-    /// nothing of that. Call it once the runtime directory is locked.
+    /// Leaves word for an uphold that comes after a kill whether there was a log directory. Call it once the runtime
+    /// directory is locked.
     pub fn note_logs(&self) {
-        let Some(mark) = self.private.as_ref().map(|private| private.join(NO_LOGS)) else { return };
-        // Where it cannot be left, the next one takes a directory that it finds for one that was used.
-        let _ = match &self.logs {
-            Some(_) => fs::remove_file(mark),
-            None => fs::write(mark, ""),
-        };
+        self.private.iter().for_each(|private| note_logs(private, self.logs.is_some()));
     }
+}
+
+/// Leaves word for an uphold that comes after a kill whether there is a log directory: what it finds by then says
+/// nothing of that.
+pub(super) fn note_logs(private: &Path, there: bool) {
+    let mark = private.join(NO_LOGS);
+    // Where it cannot be left, the next one takes a directory that it finds for one that was used.
+    let _ = if there { fs::remove_file(mark) } else { fs::write(mark, "") };
 }
 
 fn make(path: &Path, mode: u32) -> io::Result<PathBuf> {

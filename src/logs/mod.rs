@@ -294,6 +294,11 @@ impl Logs {
         Ok(logs)
     }
 
+    /// There is a directory for log files.
+    pub fn has_dir(&self) -> bool {
+        self.settings.dir.is_some()
+    }
+
     /// Reads this stream from now on, to its end.
     pub fn open(&self, source: Source) {
         let anew = source.begins == Begins::Anew;

@@ -156,6 +156,9 @@ fn a_default_log_directory_that_was_used_stays_in_use_and_one_that_never_was_doe
         until_image(&uphold, image);
     }
     writes_on(&uphold, &uphold.path("stdout"));
+    let mark = uphold.path("run/private/no-log-directory");
+    fs::remove_file(&mark).unwrap();
+    uphold.eventually("it says again that there was none", |_| mark.exists());
     let web = uphold.main_pid("web");
     let mut uphold = uphold;
     uphold.kill();
