@@ -34,7 +34,7 @@ pub const FILE: &str = "state";
 /// The file is begun anew once it is longer than this,
 const LONG: u64 = 1 << 20;
 /// and so many times as long as it was at its beginning.
-const TIMES: u64 = 2;
+const TIMES: u64 = 4;
 
 /// After a write that has failed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -187,6 +187,8 @@ pub struct Journal {
     length: u64,
     /// As long it was when it was begun.
     began: u64,
+    /// Nothing was put down yet since it was first begun. What is first will be of every unit.
+    opening: bool,
     /// The last attempt to write has failed: what is there lacks something.
     failing: bool,
     /// That began or ended, which nobody has said yet.
@@ -198,10 +200,12 @@ impl Journal {
     /// Begins the file anew, with all of the state in it, in the version of its head.
     pub fn begin(place: Option<(Option<&Path>, Head)>, engine: &Engine) -> Journal {
         let place = place.map(|(private, head)| (private.map(Path::to_owned), head));
+        let (length, began, opening, failing) = (0, 0, false, false);
         let mut journal =
-            Journal { place, file: None, length: 0, began: 0, failing: false, news: None, due: None };
+            Journal { place, file: None, length, began, opening, failing, news: None, due: None };
         // It will be said, and is tried again.
         drop(journal.renew(engine));
+        journal.opening = true;
         journal
     }
 
@@ -251,7 +255,7 @@ impl Journal {
     /// Puts down what has changed, and what could not be put down before. `Err`: it is not on record, and what
     /// must not be done without that has to wait.
     pub fn record(&mut self, engine: &mut Engine) -> io::Result<()> {
-        let whole = !self.failing && self.length < LONG.max(self.began * TIMES);
+        let whole = !self.failing && !self.opening && self.length < LONG.max(self.began * TIMES);
         let appended = match engine.changes() {
             Some(changes) => whole && self.append(&changes).is_ok(),
             None if !self.failing => return Ok(()),
@@ -322,6 +326,7 @@ impl Journal {
             Ok((file, length)) => {
                 self.length = length;
                 self.began = length;
+                self.opening = false;
                 self.file = Some(file);
                 failpoint::reach("journal-begun");
                 Ok(())
@@ -468,6 +473,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Engine::new(Settings::default());
         let mut journal = Journal::begin(Some((Some(dir.path()), head())), &engine);
+        say(&mut engine, "none");
+        journal.record(&mut engine).unwrap();
         fs::remove_file(path(dir.path())).unwrap();
         fs::write(path(dir.path()), "another's").unwrap();
         assert!(!journal.is_whole());

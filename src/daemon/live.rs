@@ -257,8 +257,8 @@ impl Daemon {
         self.manager.ready();
     }
 
-    /// What the files said when uphold began. `resumes`: then what was recorded and may not have been done is done,
-    /// and all of that is put on record at once.
+    /// What the files said when uphold began. `resumes`: then what was recorded and may not have been done is done.
+    /// Both touch every unit, and are put on record as one.
     fn load_first(&mut self, plan: Arc<Plan>, resumes: bool) {
         let mut effects = Vec::new();
         let input = Input::Load { plan, update: false, ticket: None };

@@ -1,8 +1,8 @@
 //! Where a daemon's files go (DESIGN section 4), found by trying.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -29,7 +29,7 @@ pub struct Places {
     /// What is lacking, each in a sentence.
     pub lacks: Vec<String>,
     /// Tells the next image that this one has no log directory; open for as long as this one runs.
-    _no_logs: Option<fs::File>,
+    _no_logs: Option<File>,
 }
 
 /// Why a directory cannot serve.
@@ -132,8 +132,13 @@ impl Places {
 /// nothing of that.
 pub(super) fn note_logs(private: &Path, there: bool) {
     let mark = private.join(NO_LOGS);
-    // Where it cannot be left, the next one takes a directory that it finds for one that was used.
-    let _ = if there { fs::remove_file(mark) } else { fs::write(mark, "") };
+    // Where it cannot be left, the next one takes a directory that it finds for one that was used. What lies there
+    // says the same, whatever it is, and is not opened.
+    let _ = if there {
+        fs::remove_file(mark)
+    } else {
+        File::options().write(true).create_new(true).mode(0o600).open(mark).map(drop)
+    };
 }
 
 fn make(path: &Path, mode: u32) -> io::Result<PathBuf> {
@@ -264,7 +269,7 @@ fn is_for_good(error: &io::Error, there: bool, named: bool) -> bool {
 }
 
 /// Without memory for it, the next image takes a directory that it could not use for one that was used.
-fn mark_no_logs() -> Option<fs::File> {
+fn mark_no_logs() -> Option<File> {
     let mark = host::memory(NO_LOGS).ok()?;
     host::count(&mark).ok()?;
     Some(mark)
@@ -273,7 +278,7 @@ fn mark_no_logs() -> Option<fs::File> {
 /// Permission bits do not tell whether a write would do: a read-only mount, a full quota.
 fn probe_write(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!(".probe.{}", std::process::id()));
-    fs::File::create(&path)?;
+    File::create(&path)?;
     fs::remove_file(path)
 }
 

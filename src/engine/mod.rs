@@ -103,6 +103,8 @@ pub struct Engine {
     touched: BTreeSet<Name>,
     /// Each instance's deadline.
     deadlines: BTreeSet<(Mono, Name)>,
+    /// Whose deadlines lead to nothing any more.
+    passed_by: BTreeSet<Name>,
     /// Stops that wait for others to stop first.
     holding: BTreeSet<Name>,
     /// Was looked at, and [`Engine::changes`] was not asked since.
@@ -130,6 +132,7 @@ impl Engine {
             dirty: BTreeSet::new(),
             touched: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            passed_by: BTreeSet::new(),
             holding: BTreeSet::new(),
             unsaved: BTreeSet::new(),
             gone: Vec::new(),
@@ -228,8 +231,10 @@ impl Engine {
 
     /// Lets the deadline of the instance that is due pass, because what it leads to cannot be done.
     pub fn pass_by(&mut self, now: Mono) {
-        if self.due(now).is_some() {
-            self.deadlines.pop_first();
+        if self.due(now).is_some()
+            && let Some((_, name)) = self.deadlines.pop_first()
+        {
+            self.passed_by.insert(name);
         }
     }
 

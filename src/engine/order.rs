@@ -132,6 +132,7 @@ impl Engine {
         self.instances.remove(name);
         self.holding.remove(name);
         self.deadlines.retain(|(_, other)| other != name);
+        self.passed_by.remove(name);
         self.unsaved.remove(name);
         self.gone.push(name.clone());
         self.events.forget(name);

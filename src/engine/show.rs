@@ -2,7 +2,7 @@
 
 use super::instance::{How, Idle, Instance, Life, Next, Phase, State, Stopping, Why};
 use super::probes::{Published, Worker};
-use super::time::{Mono, Time};
+use super::time::Time;
 use super::view::{ExitReason, ProbeView, Probes, StateName, View};
 use super::{Engine, Facts, words};
 use crate::unit::{Kind, Name, ProbeKind};
@@ -37,8 +37,11 @@ impl Engine {
             uptime_seconds: main.map(|(life, _)| life.age(now.mono).as_secs_f64()),
             restarts: instance.restarts,
             next_start_at: match &instance.state {
-                State::Backoff(pause) => Some(now.wall.after(pause.until - now.mono)),
-                State::Inactive(_)
+                State::Backoff(pause) if !self.passed_by.contains(&instance.name) => {
+                    Some(now.wall.after(pause.until - now.mono))
+                }
+                State::Backoff(_)
+                | State::Inactive(_)
                 | State::Waiting(_)
                 | State::Starting(_)
                 | State::Running(_)
@@ -106,20 +109,13 @@ impl Engine {
     ) -> (Option<String>, Option<String>) {
         let reason = instance.reason();
         let message = reason.and_then(|_| self.message(now, instance, last_line));
-        if self.timers_are_off(now, instance) {
+        if self.passed_by.contains(&instance.name) {
             let off = "its probes, restarts after backoff and timeouts are off until `uphold ctl upgrade`: uphold has \
                        crashed twice on a timer of it";
             let message = message.map_or_else(|| off.to_owned(), |message| format!("{off}; {message}"));
-            return (Some(reason.unwrap_or("TimersOff").to_owned()), Some(message));
+            return (reason.map(str::to_owned), Some(message));
         }
         (reason.map(str::to_owned), message)
-    }
-
-    /// What was due was [passed by](Engine::pass_by).
-    fn timers_are_off(&self, now: Time, instance: &Instance) -> bool {
-        let passed_by =
-            |due: Mono| due <= now.mono && !self.deadlines.contains(&(due, instance.name.clone()));
-        instance.deadline().is_some_and(passed_by)
     }
 
     fn message(&self, now: Time, instance: &Instance, last_line: Option<&str>) -> Option<String> {
@@ -161,7 +157,9 @@ impl Engine {
                 let ended = instance.ended.as_ref()?;
                 let next = words::length(pause.until - now.mono);
                 let how = words::ended(&instance.name, ended);
-                let text = if pause.counts {
+                let text = if self.passed_by.contains(&instance.name) {
+                    how
+                } else if pause.counts {
                     let nth = words::ordinal(instance.restarts.saturating_add(1));
                     format!("{how}, {nth} restart, next in {next}")
                 } else {

@@ -21,9 +21,9 @@ use super::{Captured, Order, Settings, Stream, Wake, exec, fifo, kin, reexec, sp
 use crate::engine::{Run, SpawnFailure};
 use crate::failpoint;
 use crate::task::Task;
-use crate::unit::{Name, Output, Unit};
+use crate::unit::{Name, Output, Signal, Unit};
 
-/// Descriptors that a start leaves for clients, log files and probes.
+/// Descriptors that a start leaves for clients, probes, and whatever is opened for a moment.
 const SPARE: usize = 8;
 
 /// What a thread is to do.
@@ -44,6 +44,19 @@ pub(super) struct Launched {
     pub outcome: Result<Started, SpawnFailure>,
     /// To be said beside it.
     pub warnings: Vec<String>,
+}
+
+impl Launched {
+    /// Nobody will hear of the child, if there is one: it would run on beside the next. It is not reaped yet, so this
+    /// is its pid, and it leads its session, unless it is COMMAND.
+    fn end_child(&self) {
+        let Some(pid) = self.cloned.as_ref().map(|child| child.load(Ordering::SeqCst)).filter(|pid| *pid > 0)
+        else {
+            return;
+        };
+        let _ = sys::kill(pid, Signal::KILL);
+        let _ = sys::kill(-pid, Signal::KILL);
+    }
 }
 
 /// A child that executes its command.
@@ -275,7 +288,9 @@ fn work(shop: &Shop, queue: &Queue) {
         let instance = job.instance().clone();
         let mut launched = Launched { job, cloned: None, outcome: Err(internal()), warnings: Vec::new() };
         // Whatever happens, there is an answer.
-        let _ = catch_unwind(AssertUnwindSafe(|| launch(shop, &mut stack, &mut launched)));
+        if catch_unwind(AssertUnwindSafe(|| launch(shop, &mut stack, &mut launched))).is_err() {
+            launched.end_child();
+        }
         queue.lock().busy.remove(&instance);
         // Nobody listens only when the host is gone: then the queue is closed.
         let _ = shop.wakes.send(Wake::Launched(Box::new(launched)));
@@ -444,6 +459,7 @@ fn start(
             if let Some(slot) = slot {
                 slot.pid.store(0, Ordering::SeqCst);
             }
+            child.store(0, Ordering::SeqCst);
             Err(explain(unit, prepared, stage, errno))
         }
     }

@@ -76,12 +76,12 @@ pub fn raise_nofile() -> Option<(u64, u64)> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok().map(|()| (soft, hard))
 }
 
-/// Has the table of descriptors made as large as this many units may need, taken over ones: a process each, twice, a
-/// FIFO and a log file. It grows by doubling, and who has threads waits for all processors at each step, which takes
+/// Has the table of descriptors made as large as this many units may need. It grows by doubling, and who has threads waits for all processors at each step, which takes
 /// milliseconds (`expand_fdtable` of the kernel). That is waited for on a thread of its own.
 pub fn expect_units(count: usize) {
     /// As large is that of every new process.
     const ANYWAY: usize = 64;
+    /// Of one that is taken over: three of its process, its FIFO and its log file.
     const EACH: usize = 5;
     let wanted = count.saturating_mul(EACH);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);

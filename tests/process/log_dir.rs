@@ -159,6 +159,12 @@ fn a_default_log_directory_that_was_used_stays_in_use_and_one_that_never_was_doe
     let mark = uphold.path("run/private/no-log-directory");
     fs::remove_file(&mark).unwrap();
     uphold.eventually("it says again that there was none", |_| mark.exists());
+    // What lies in its place is as good, and is neither waited for nor written to.
+    fs::remove_file(&mark).unwrap();
+    nix::unistd::mkfifo(&mark, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    fs::remove_file(uphold.path("run/private/crash")).unwrap();
+    uphold.until_own_event("RuntimeDirLost");
+    assert_eq!(uphold.state("web"), "running");
     let web = uphold.main_pid("web");
     let mut uphold = uphold;
     uphold.kill();
