@@ -3,10 +3,12 @@
 //! old one or the new one.
 //!
 //! A thread writes: a full or dead file system must not stop supervision. What comes while it writes waits,
-//! and of one service only the last.
+//! and of one service only the last. It writes in the directory that it has made or found, and in no other that
+//! lies at its path later: that may be another uphold's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::Endpoints;
+use crate::file_id::FileId;
+use crate::host::OpenDir;
 use crate::unit::Name;
 
 /// How long the thread rests after it has written, at the least: a unit that starts is soon up, and then only
@@ -46,6 +50,8 @@ struct Desk {
     wishes: BTreeMap<Name, Wish>,
     /// The directory was removed: it is to be made again.
     anew: bool,
+    /// The one in which files are; `None`: there is none yet.
+    dir: Option<FileId>,
     /// The thread has worked, and will look by itself.
     resting: bool,
     /// No more will come: all files go.
@@ -67,7 +73,7 @@ impl Board {
     pub fn start(runtime: Option<&Path>, known: BTreeSet<Name>) -> io::Result<Board> {
         let Some(dir) = runtime.map(|runtime| runtime.join("endpoints")) else { return Ok(Board(None)) };
         let shared = Arc::<Shared>::default();
-        let writer = Writer { shared: shared.clone(), dir, written: known };
+        let writer = Writer { shared: shared.clone(), path: dir, dir: None, written: known };
         std::thread::Builder::new().name("uphold-endpoints".to_owned()).spawn(move || writer.work())?;
         Ok(Board(Some(shared)))
     }
@@ -83,6 +89,12 @@ impl Board {
                 shared.changed.notify_all();
             }
         }
+    }
+
+    /// The directory lies where it is looked for.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let dir = self.0.as_ref().and_then(|shared| shared.desk().dir);
+        path.exists() && dir.is_none_or(|dir| FileId::behind(path) == Some(dir))
     }
 
     /// Somebody has removed the directory: all files are written again.
@@ -111,7 +123,9 @@ impl Board {
 /// The thread.
 struct Writer {
     shared: Arc<Shared>,
-    dir: PathBuf,
+    path: PathBuf,
+    /// What lay there when it was made or found.
+    dir: Option<OpenDir>,
     /// Whose files lie there, or may.
     written: BTreeSet<Name>,
 }
@@ -119,14 +133,17 @@ struct Writer {
 impl Writer {
     fn work(mut self) {
         let mut failed_at = None::<Instant>;
-        let mut begun = self.begin().is_ok();
+        drop(self.begin());
         while let Some(wishes) = self.next() {
             let began = Instant::now();
             let mut failed = Vec::new();
             let mut left = BTreeMap::new();
-            if !begun || std::mem::take(&mut self.shared.desk().anew) {
-                begun = self.begin().inspect_err(|error| failed.push(error.to_string())).is_ok();
-                self.shared.desk().anew |= !begun;
+            let anew = std::mem::take(&mut self.shared.desk().anew);
+            if (anew || self.dir.is_none())
+                && let Err(error) = self.begin()
+            {
+                failed.push(error.to_string());
+                self.shared.desk().anew = true;
             }
             for (name, wish) in wishes {
                 if let Err(error) = self.fulfil(&name, wish.as_deref()) {
@@ -136,7 +153,7 @@ impl Writer {
             }
             if let Some(error) = failed.first() {
                 if failed_at.is_none_or(|at| at.elapsed() > CALM) {
-                    let dir = self.dir.display();
+                    let dir = self.path.display();
                     tracing::warn!("cannot write endpoints to {dir}: {error}; trying again every second");
                 }
                 failed_at = Some(Instant::now());
@@ -144,7 +161,7 @@ impl Writer {
             self.rest(left, if failed.is_empty() { PAUSE.max(began.elapsed() * SHARE) } else { AGAIN });
         }
         for name in std::mem::take(&mut self.written) {
-            drop(fs::remove_file(self.path(&name)));
+            drop(self.remove(&name));
         }
         self.shared.desk().closed = true;
         self.shared.changed.notify_all();
@@ -170,56 +187,112 @@ impl Writer {
     }
 
     /// Makes the directory, and empties it of what is not known.
-    fn begin(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
+    fn begin(&mut self) -> io::Result<()> {
+        self.dir = None;
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.path)?;
         // Whatever the umask is: others read here.
-        fs::set_permissions(&self.dir, Permissions::from_mode(0o755))?;
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            if !self.written.iter().any(|name| file_name(name).as_str() == entry.file_name()) {
-                fs::remove_file(entry.path())?;
+        fs::set_permissions(&self.path, Permissions::from_mode(0o755))?;
+        let dir = OpenDir::at(&self.path)?;
+        for entry in fs::read_dir(&self.path)? {
+            let found = entry?.file_name();
+            if !self.written.iter().any(|name| file_name(name).as_str() == found) {
+                dir.remove(&found)?;
             }
         }
+        self.shared.desk().dir = dir.id();
+        self.dir = Some(dir);
         Ok(())
     }
 
-    fn path(&self, name: &Name) -> PathBuf {
-        self.dir.join(file_name(name))
+    fn remove(&self, name: &Name) -> io::Result<()> {
+        self.dir.iter().try_for_each(|dir| dir.remove(OsStr::new(&file_name(name))))
     }
 
     fn fulfil(&mut self, name: &Name, wish: Option<&Endpoints>) -> io::Result<()> {
-        let path = self.path(name);
         let Some(endpoints) = wish else {
             if self.written.contains(name) {
-                match fs::remove_file(path) {
+                match self.remove(name) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     Ok(()) | Err(_) => self.written.remove(name),
                 };
             }
             return Ok(());
         };
-        let written = self.write(&path, endpoints);
+        let written = self.write(name, endpoints);
         if written.is_ok() {
             self.written.insert(name.clone());
         } else if self.written.remove(name) {
             // Better none than one that is not true any more: the disk may be full for long.
-            drop(fs::remove_file(path));
+            drop(self.remove(name));
         }
         written
     }
 
-    fn write(&self, path: &Path, endpoints: &Endpoints) -> io::Result<()> {
+    fn write(&self, name: &Name, endpoints: &Endpoints) -> io::Result<()> {
+        let dir = self.dir.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let mut text = serde_json::to_vec(endpoints)?;
         text.push(b'\n');
         // No unit's name begins with a dot.
-        let draft = self.dir.join(".draft");
-        let mut file = File::create(&draft)?;
+        let draft = ".draft";
+        let mut file = dir.create(draft)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(&text)?;
-        fs::rename(draft, path)
+        dir.rename(draft, &file_name(name))
     }
 }
 
 fn file_name(name: &Name) -> String {
     format!("{name}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Wall;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn of(ready: bool) -> Wish {
+        let (unit, since) = (Name::new("web").unwrap(), Wall::from_nanos(0));
+        let (serving, terminating) = (ready, false);
+        let (addresses, reason) = (Vec::new(), None);
+        Some(Box::new(Endpoints { unit, ready, serving, terminating, addresses, since, reason }))
+    }
+
+    fn says(path: &Path, text: &str) {
+        let begun = Instant::now();
+        while !fs::read_to_string(path).is_ok_and(|found| found.contains(text)) {
+            assert!(begun.elapsed() < PATIENCE, "{} never says {text}", path.display());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_or_removed_where_another_uphold_has_its_files_by_now() {
+        let runtime = tempfile::tempdir().unwrap();
+        let (dir, gone) = (runtime.path().join("endpoints"), runtime.path().join("gone"));
+        let (name, file) = (Name::new("web").unwrap(), dir.join("web.json"));
+        let board = Board::start(Some(runtime.path()), BTreeSet::new()).unwrap();
+        board.put(name.clone(), of(false));
+        says(&file, "\"ready\":false");
+        assert!(board.is_at(&dir));
+        fs::rename(&dir, &gone).unwrap();
+        fs::create_dir(&dir).unwrap();
+        fs::write(&file, "another's").unwrap();
+        assert!(!board.is_at(&dir));
+        board.put(name.clone(), of(true));
+        says(&gone.join("web.json"), "\"ready\":true");
+        board.put(name.clone(), None);
+        board.finish(PATIENCE);
+        assert!(!gone.join("web.json").exists());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "another's");
+        // Until the place is this one's again.
+        let board = Board::start(Some(runtime.path()), BTreeSet::new()).unwrap();
+        board.put(name.clone(), of(false));
+        says(&file, "\"ready\":false");
+        fs::remove_dir_all(&dir).unwrap();
+        board.put_back([(name, of(true))]);
+        says(&file, "\"ready\":true");
+        assert!(board.is_at(&dir));
+    }
 }

@@ -264,7 +264,7 @@ impl Daemon {
             self.put_private_back(&private, back, &mut wrong)?;
         }
         wrong.extend(self.put_socket_back(runtime, back).err());
-        let there = runtime.join("endpoints").exists();
+        let there = self.board.is_at(&runtime.join("endpoints"));
         // Without the lock none was written.
         if !there || back.contains(&"lock") {
             self.board.put_back(self.engine.endpoints());

@@ -30,6 +30,7 @@ mod lock;
 mod machine;
 mod mapped;
 mod memory;
+mod open_dir;
 mod patience;
 mod pipes;
 mod prepare;
@@ -79,6 +80,7 @@ pub use gate::{GATE, Gate};
 pub use inherited::Inherited;
 pub use left::{left_alive, own_alive, recorded_alive};
 pub use memory::{count, memory, path_of};
+pub use open_dir::OpenDir;
 pub use patience::patiently;
 pub use pipes::Pipes;
 pub use reexec::{
